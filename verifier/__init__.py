@@ -1,0 +1,1 @@
+"""Shadow-traffic consistency verifier."""
