@@ -3,9 +3,9 @@
 Three things end a child. `stop()`, by whoever owns it; the atexit hook, when the owner forgot (Ctrl-C, an
 exception); and the kernel's parent-death signal, when the owner died without a word (SIGKILL).
 
-The parent-death signal is bound to the *thread* that forked, not to its process: a child forked by a worker thread
-would be killed when that thread ends. So all children are forked by one daemon thread that lives as long
-as the process does.
+The parent-death signal is bound to the *thread* that forked, not to its process: a child forked by a worker
+thread would be killed when that thread ends. So all children are forked by one daemon thread that lives as
+long as the process does.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ import os
 import pwd
 import queue
 import signal
-import socket
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
+
+from verifier.demo.stack.errors import StackError
+from verifier.demo.stack.ports import LOOPBACK, free_port, port_open
+
+__all__ = ["LOOPBACK", "ManagedProcess", "StackError", "free_port", "port_open", "wait_until"]
 
 T = TypeVar("T")
+_Fork = Callable[[], subprocess.Popen[bytes]]
 
-LOOPBACK = "127.0.0.1"
 LOG_TAIL_BYTES_MAX = 65_536
 POLL_INTERVAL_S = 0.02
 _KILL_WAIT_S = 10.0
-_PORT_LOWEST = 15_000
+_GROUP_GONE_S = 2.0
 _PR_SET_PDEATHSIG = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
-
-
-class StackError(RuntimeError):
-    """A local server could not be had; the message names it, shows its log's end, and says what to do."""
 
 
 def wait_until(
@@ -47,7 +47,8 @@ def wait_until(
 ) -> T:
     """Poll `predicate` until it gives something truthy, and return that.
 
-    Raises StackError naming `what` when `timeout_s` seconds have passed. What the predicate raises passes through.
+    Raises StackError naming `what` when `timeout_s` seconds have passed. What the predicate raises passes
+    through.
     """
     deadline = time.monotonic() + timeout_s
     while True:
@@ -59,91 +60,15 @@ def wait_until(
         time.sleep(interval_s)
 
 
-def port_open(port: int, host: str = LOOPBACK, *, timeout_s: float = 0.5) -> bool:
-    """Whether something accepts TCP connections at `host:port`."""
-    try:
-        with socket.create_connection((host, port), timeout=timeout_s):
-            return True
-    except OSError:
-        return False
-
-
-class _Ports:
-    """Hands out loopback ports, none of them twice.
-
-    They lie below the kernel's ephemeral range. A port inside that range can be taken by any outgoing connection while its
-    server restarts, and a client that keeps trying a dead loopback port of that range may even connect to itself.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._given: set[int] = set()
-        self._pid = 0
-        self._next = 0
-
-    @staticmethod
-    def _ephemeral_start() -> int:
-        try:
-            return int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-        except (OSError, ValueError, IndexError):
-            return 32_768
-
-    def take(self) -> int:
-        with self._lock:
-            span = self._ephemeral_start() - _PORT_LOWEST
-            if span < 1_000:  # someone widened the ephemeral range: let the kernel choose
-                return self._take_ephemeral()
-            if self._pid != os.getpid():  # processes start apart from each other, so that they rarely race
-                self._pid = os.getpid()
-                self._next = self._pid * 97 % span
-            for _ in range(span):
-                port = _PORT_LOWEST + self._next
-                self._next = (self._next + 1) % span
-                if port not in self._given and self._free(port):
-                    self._given.add(port)
-                    return port
-        raise StackError(f"no free port from {_PORT_LOWEST} to {_PORT_LOWEST + span}: end what occupies them")
-
-    def _take_ephemeral(self) -> int:
-        for _ in range(1_000):
-            with socket.socket() as probe:
-                probe.bind((LOOPBACK, 0))
-                port = int(probe.getsockname()[1])
-            if port not in self._given:
-                self._given.add(port)
-                return port
-        raise StackError("the kernel offers no port that was not used before: raise ip_local_port_range")
-
-    @staticmethod
-    def _free(port: int) -> bool:
-        with socket.socket() as probe:
-            try:
-                probe.bind(("", port))  # every address: a server on 0.0.0.0 would collide as well
-            except OSError:
-                return False
-        return True
-
-
-_ports = _Ports()
-
-
-def free_port() -> int:
-    """A loopback TCP port on which nothing listens, never the same twice in one process.
-
-    Raises StackError when none is left.
-    """
-    return _ports.take()
-
-
 class _Launcher:
     """The one thread that forks (see the module's comment)."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._jobs: queue.SimpleQueue[tuple[Callable[[], subprocess.Popen[bytes]], Future[subprocess.Popen[bytes]]]]
+        self._jobs: queue.SimpleQueue[tuple[_Fork, Future[subprocess.Popen[bytes]]]]
         self._pid = 0
 
-    def launch(self, job: Callable[[], subprocess.Popen[bytes]]) -> subprocess.Popen[bytes]:
+    def launch(self, job: _Fork) -> subprocess.Popen[bytes]:
         with self._lock:
             if self._pid != os.getpid():  # first use, or the first since this process itself was forked
                 self._pid = os.getpid()
@@ -158,7 +83,7 @@ class _Launcher:
             job, done = self._jobs.get()
             try:
                 done.set_result(job())
-            except BaseException as error:  # handed to the caller, who waits for it
+            except BaseException as error:  # noqa: BLE001 - handed to the caller, who waits for it
                 done.set_exception(error)
 
 
@@ -167,7 +92,7 @@ _started: dict[int, ManagedProcess] = {}  # by id(), in order of start
 
 
 def _bind_to_parent(parent_pid: int, death_signal: int) -> Callable[[], None]:
-    """What the child runs before exec: nothing but two system calls, for it is a fork of a threaded process."""
+    """What the child runs before exec: two system calls only, for it is a fork of a threaded process."""
 
     def bind() -> None:
         _libc.prctl(_PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
@@ -180,10 +105,11 @@ def _bind_to_parent(parent_pid: int, death_signal: int) -> Callable[[], None]:
 class ManagedProcess:
     """One server as a child of this process, the leader of its own session and process group.
 
-    `ready` is polled until it is true, for at most `ready_timeout_s` seconds. `user` (a name or uid) is whom the
-    server runs as when this process is root; otherwise it must be None or ourselves. `stop_signal` asks the server to end
-    in good order; `death_signal` reaches it when this process dies: SIGKILL suits a server of one process, the
-    default SIGTERM one that has to end workers of its own. `hint` tells the reader of an error what to do.
+    `ready` is polled until it is true, for at most `ready_timeout_s` seconds. `user` (a name or uid) is whom
+    the server runs as when this process is root; otherwise it must be None or ourselves. `stop_signal` asks
+    the server to end in good order; `death_signal` reaches it when this process dies: SIGKILL suits a server
+    of one process, the default SIGTERM one that has to end workers of its own. `hint` tells the reader of an
+    error what to do.
     """
 
     def __init__(
@@ -230,7 +156,7 @@ class ManagedProcess:
         return popen is not None and not _exited(popen)
 
     def start(self) -> ManagedProcess:
-        """Fork and exec; `wait_ready` waits for the server. Raises StackError when the program cannot be run."""
+        """Fork and exec, without waiting for the server. Raises StackError when the program cannot be run."""
         with self._lock:
             if self.running:
                 raise StackError(f"{self.name} already runs with pid {self.pid}")
@@ -259,11 +185,14 @@ class ManagedProcess:
                 group=account.pw_gid if account else None,
                 extra_groups=[] if account else None,
                 # runs after setuid, which would clear the signal
-                preexec_fn=_bind_to_parent(os.getpid(), self.death_signal),
+                preexec_fn=_bind_to_parent(os.getpid(), self.death_signal),  # noqa: PLW1509
             )
 
     def wait_ready(self) -> ManagedProcess:
-        """Wait until `ready` says so. Raises StackError, and ends the process, when it exits first or takes too long."""
+        """Wait until `ready` says so.
+
+        Raises StackError when the process exits first, or takes too long (then it is ended).
+        """
         deadline = time.monotonic() + self.ready_timeout_s
         while True:
             if not self.running:
@@ -325,8 +254,10 @@ class ManagedProcess:
         except FileNotFoundError:
             return ""
 
-    def __enter__(self) -> ManagedProcess:
-        return self.start().wait_ready()
+    def __enter__(self) -> Self:
+        self.start()
+        self.wait_ready()
+        return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
@@ -340,7 +271,7 @@ class ManagedProcess:
             os.killpg(self.pid, number)
 
     def _reap(self) -> int | None:
-        """Kill what is left of the group, then collect the leader; in that order, while its id cannot be reused."""
+        """Kill what is left of the group, then collect the leader: before that its id cannot be reused."""
         popen = self._popen
         if popen is None:
             return None
@@ -349,6 +280,9 @@ class ManagedProcess:
         code = popen.wait(_KILL_WAIT_S)
         self._popen = None
         _started.pop(id(self), None)
+        deadline = time.monotonic() + _GROUP_GONE_S
+        while _group_lives(popen.pid) and time.monotonic() < deadline:
+            time.sleep(POLL_INTERVAL_S)  # its workers die a moment later, and hold the port until then
         return code
 
     def _failed(self, what: str) -> StackError:
@@ -365,6 +299,16 @@ def _exited(popen: subprocess.Popen[bytes]) -> bool:
         return os.waitid(os.P_PID, popen.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     except ChildProcessError:
         return True
+
+
+def _group_lives(group: int) -> bool:
+    """Whether the process group has a member that is more than a zombie."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _parent, member_of = stat.read_text(errors="replace").rpartition(")")[2].split()[:3]
+            if int(member_of) == group and state not in "ZX":
+                return True
+    return False
 
 
 def _ending(code: int | None) -> str:
@@ -386,7 +330,7 @@ def _account(user: str | int | None) -> pwd.struct_passwd | None:
 
 @atexit.register
 def _stop_all() -> None:
-    """End, last started first, whatever its owner left running. A forked copy of this process owns nothing."""
+    """End whatever its owner left running, last started first. A forked copy of this process owns nothing."""
     for process in reversed(list(_started.values())):
         if process._owner_pid == os.getpid():
             process.stop(grace_s=5.0)

@@ -1,0 +1,7 @@
+"""What goes wrong with a local server."""
+
+from __future__ import annotations
+
+
+class StackError(RuntimeError):
+    """A local server could not be had; the message names it, shows its log's end, and says what to do."""
