@@ -28,7 +28,7 @@ from typing import Self, TypeVar
 from verifier.demo.stack.errors import StackError
 from verifier.demo.stack.ports import LOOPBACK, free_port, port_open
 
-__all__ = ["LOOPBACK", "ManagedProcess", "StackError", "free_port", "port_open", "wait_until"]
+__all__ = ["LOOPBACK", "ManagedProcess", "StackError", "free_port", "port_open", "run_to_end", "wait_until"]
 
 T = TypeVar("T")
 _Fork = Callable[[], subprocess.Popen[bytes]]
@@ -165,7 +165,7 @@ class ManagedProcess:
             try:
                 self._popen = _launcher.launch(self._fork)
             except (OSError, subprocess.SubprocessError) as error:
-                raise self._failed(f"cannot be run: {error}") from error
+                raise self.failed(f"cannot be run: {error}") from error
             self._owner_pid = os.getpid()
             _started[id(self)] = self
         return self
@@ -197,12 +197,12 @@ class ManagedProcess:
         while True:
             if not self.running:
                 code = self._reap()
-                raise self._failed(f"ended while starting, {_ending(code)}")
+                raise self.failed(f"ended while starting, {_ending(code)}")
             if self.ready is None or self.ready():
                 return self
             if time.monotonic() >= deadline:
                 self.kill()
-                raise self._failed(f"was not ready within {self.ready_timeout_s:g} s and was ended")
+                raise self.failed(f"was not ready within {self.ready_timeout_s:g} s and was ended")
             time.sleep(POLL_INTERVAL_S)
 
     def stop(self, grace_s: float = 10.0) -> int | None:
@@ -264,7 +264,7 @@ class ManagedProcess:
 
     def _require_running(self) -> None:
         if not self.running:
-            raise self._failed("is not running")
+            raise self.failed("is not running")
 
     def _signal_group(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):
@@ -285,10 +285,24 @@ class ManagedProcess:
             time.sleep(POLL_INTERVAL_S)  # its workers die a moment later, and hold the port until then
         return code
 
-    def _failed(self, what: str) -> StackError:
+    def failed(self, what: str) -> StackError:
+        """The error that says `what` of this server, with its hint and the end of its log."""
         tail = self.log_tail()
         log = f"\nThe end of {self.log_path}:\n{tail}" if tail else f"\n{self.log_path} is empty."
         return StackError(f"{self.name} {what}." + (f" {self.hint}" if self.hint else "") + log)
+
+
+def run_to_end(process: ManagedProcess, timeout_s: float) -> None:
+    """Run a program that ends by itself. Raises StackError when it fails or exceeds `timeout_s` seconds."""
+    process.start()
+    try:
+        wait_until(lambda: not process.running, timeout_s, f"{process.name} to end")
+    except StackError as error:
+        raise process.failed(str(error)) from error
+    finally:
+        code = process.kill()
+    if code != 0:
+        raise process.failed(f"ended {_ending(code)}")
 
 
 def _exited(popen: subprocess.Popen[bytes]) -> bool:
