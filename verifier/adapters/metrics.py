@@ -1,0 +1,256 @@
+"""The metrics of one worker: CONTRACT §9's names, fed in batches, with bounded labels.
+
+A request id, raw path or user id is never a label. Every label has a bound; values beyond it are counted under
+`(other)` and in `verifier_label_overflow_total{label}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from threading import Lock
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from verifier.adapters.metric_families import CounterFamily, GaugeFamily, HistogramFamily, LabelBounds
+
+PHASES = ("shadow", "canary", "ramp", "full")
+DECISIONS = ("promote", "hold", "rollback")
+
+_LABELS_MAX = {
+    "topic": 64,
+    "reason": 64,
+    "verdict": 16,
+    "kind": 32,
+    "scope": 16,
+    "side": 8,
+    "status_class": 8,
+    "dependency": 32,
+    "phase": 8,
+    "decision": 8,
+    "label": 16,
+}
+_LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_JOIN_BUCKETS_S = (
+    0.01,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.0,
+    5.0,
+    10.0,
+    20.0,
+    30.0,
+    45.0,
+    60.0,
+    120.0,
+    300.0,
+    900.0,
+)
+_BATCH_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+def status_class(status: int) -> str:
+    """`2xx` for 204; `other` for what is no HTTP status."""
+    return f"{status // 100}xx" if 100 <= status <= 599 else "other"
+
+
+class Metrics:
+    """One worker's metrics in a registry of their own.
+
+    `routes_max` bounds the `route` label; `routes` are admitted before all others, so that the configured ones never
+    end up in `(other)`. Counts are added once a batch. All methods may be called from any thread.
+    """
+
+    def __init__(self, *, routes_max: int = 500, routes: Iterable[str] = ()) -> None:
+        self.registry = CollectorRegistry(auto_describe=False)
+        self._lock = Lock()
+        self._bounds = LabelBounds({**_LABELS_MAX, "route": routes_max})
+        for route in routes:
+            self._bounds.admit("route", route)
+        self._add_stream_families()
+        self._add_verdict_families()
+        self._add_backend_families()
+        self._add_state_families()
+        overflow = CounterFamily(
+            "verifier_label_overflow_total",
+            "Samples counted under (other) because their label had too many values.",
+            ("label",),
+            self._bounds,
+            self._lock,
+            self._bounds.overflow,
+        )
+        self.registry.register(overflow)
+        ProcessCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+
+    def _add_stream_families(self) -> None:
+        self._records = self._counter("verifier_records_total", "Records read.", "topic")
+        self._rejected = self._counter(
+            "verifier_rejected_total", "Records that could not be read.", "topic", "reason"
+        )
+        self._duplicates = self._counter(
+            "verifier_duplicates_total", "Records read again with the same content."
+        )
+        self._late = self._counter("verifier_late_total", "Records that came after their request's verdict.")
+        self._misplaced = self._counter(
+            "verifier_misplaced_keys_total", "Records whose key belongs on another partition.", "topic"
+        )
+        self._gaps = self._counter(
+            "verifier_capture_gaps_total", "Requests with a gap in their capture.", "side"
+        )
+        self._journal = self._counter(
+            "verifier_journal_entries_total", "Journal records written and confirmed."
+        )
+        self._batch_s = self._histogram(
+            "verifier_batch_seconds",
+            "From a batch's arrival to its effects being confirmed.",
+            _BATCH_BUCKETS_S,
+        )
+
+    def _add_verdict_families(self) -> None:
+        self._requests = self._counter("verifier_requests_total", "Requests by verdict.", "route", "verdict")
+        self._differences = self._counter("verifier_differences_total", "Differences found.", "route", "kind")
+        self._ignored = self._counter(
+            "verifier_ignored_differences_total",
+            "Differences that a rule or noise explains.",
+            "route",
+            "kind",
+        )
+        self._conflicts = self._counter("verifier_conflicts_total", "Conflicting writes.", "scope", "kind")
+        self._join_s = self._histogram(
+            "verifier_join_seconds", "From a request's first event to its verdict.", _JOIN_BUCKETS_S
+        )
+        self._gate = self._gauge(
+            "verifier_gate_decision",
+            "1 for the gate's present phase and decision, else 0.",
+            "phase",
+            "decision",
+        )
+
+    def _add_backend_families(self) -> None:
+        self._latency_s = self._histogram(
+            "verifier_backend_latency_seconds",
+            "A backend's own response time.",
+            _LATENCY_BUCKETS_S,
+            "side",
+            "route",
+        )
+        self._responses = self._counter(
+            "verifier_backend_responses_total", "Responses of a backend.", "side", "route", "status_class"
+        )
+
+    def _add_state_families(self) -> None:
+        self._pending = self._gauge("verifier_pending_requests", "Requests without a verdict yet.")
+        self._verified_through = self._gauge(
+            "verifier_verified_through_timestamp_seconds",
+            "Every request before this Unix time has its verdict.",
+        )
+        self._lag = self._gauge("verifier_consumer_lag", "Records in the topic not yet read.", "topic")
+        self._dependency = self._gauge(
+            "verifier_dependency_up", "1 if the dependency answers, else 0.", "dependency"
+        )
+
+    def _counter(self, name: str, documentation: str, *labels: str) -> CounterFamily:
+        family = CounterFamily(name, documentation, labels, self._bounds, self._lock)
+        self.registry.register(family)
+        return family
+
+    def _gauge(self, name: str, documentation: str, *labels: str) -> GaugeFamily:
+        family = GaugeFamily(name, documentation, labels, self._bounds, self._lock)
+        self.registry.register(family)
+        return family
+
+    def _histogram(
+        self, name: str, documentation: str, buckets_s: tuple[float, ...], *labels: str
+    ) -> HistogramFamily:
+        family = HistogramFamily(name, documentation, labels, self._bounds, self._lock, buckets_s=buckets_s)
+        self.registry.register(family)
+        return family
+
+    def add_records(self, topic: str, count: int) -> None:
+        """Records read of `topic`, the rejected among them."""
+        self._records.add((topic,), count)
+
+    def add_rejected(self, topic: str, reason: str, count: int = 1) -> None:
+        self._rejected.add((topic, reason), count)
+
+    def add_duplicates(self, count: int) -> None:
+        self._duplicates.add((), count)
+
+    def add_late(self, count: int) -> None:
+        self._late.add((), count)
+
+    def add_misplaced_keys(self, topic: str, count: int) -> None:
+        self._misplaced.add((topic,), count)
+
+    def add_capture_gaps(self, side: str, count: int) -> None:
+        self._gaps.add((side,), count)
+
+    def add_journal_entries(self, count: int) -> None:
+        self._journal.add((), count)
+
+    def add_requests(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """A batch's counts by (route, verdict)."""
+        self._requests.add_many(counts)
+
+    def add_differences(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """A batch's counts by (route, kind)."""
+        self._differences.add_many(counts)
+
+    def add_ignored_differences(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """A batch's counts by (route, kind)."""
+        self._ignored.add_many(counts)
+
+    def add_conflicts(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """A batch's counts by (scope, kind)."""
+        self._conflicts.add_many(counts)
+
+    def add_responses(self, counts: Mapping[tuple[str, str, int], int]) -> None:
+        """A batch's counts by (side, route, HTTP status)."""
+        classes: dict[tuple[str, str, str], int] = {}
+        for (side, route, status), count in counts.items():
+            key = (side, route, status_class(status))
+            classes[key] = classes.get(key, 0) + count
+        self._responses.add_many(classes)
+
+    def observe_latency(self, side: str, route: str, latencies_s: Iterable[float]) -> None:
+        """A batch's response times of one side and route, in seconds."""
+        self._latency_s.observe_many((side, route), latencies_s)
+
+    def observe_joins(self, durations_s: Iterable[float]) -> None:
+        """A batch's times from first event to verdict, in seconds."""
+        self._join_s.observe_many((), durations_s)
+
+    def observe_batch(self, duration_s: float) -> None:
+        self._batch_s.observe_many((), (duration_s,))
+
+    def set_pending(self, count: int) -> None:
+        self._pending.set((), count)
+
+    def set_verified_through(self, unix_s: float) -> None:
+        self._verified_through.set((), unix_s)
+
+    def set_lag(self, records_by_topic: Mapping[str, int]) -> None:
+        """The lag of each topic this worker reads, summed over its partitions; topics not named are forgotten."""
+        self._lag.replace({(topic,): float(count) for topic, count in records_by_topic.items()})
+
+    def set_dependency_up(self, dependency: str, *, up: bool) -> None:
+        self._dependency.set((dependency,), 1.0 if up else 0.0)
+
+    def set_gate(self, phase: str, decision: str) -> None:
+        """Raises ValueError for a phase or decision that is none."""
+        if phase not in PHASES or decision not in DECISIONS:
+            raise ValueError(
+                f"gate: phase {phase!r} is not of {PHASES}, or decision {decision!r} not of {DECISIONS}"
+            )
+        self._gate.replace({(p, d): float((p, d) == (phase, decision)) for p in PHASES for d in DECISIONS})
+
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """The exposition and its content type: Prometheus text, or OpenMetrics if the Accept header asks for it."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
