@@ -1,0 +1,70 @@
+"""Texts and JSON in a form that any database row and index can hold.
+
+PostgreSQL refuses U+0000, lone surrogates and numbers beyond its numeric type, and an index entry over 2.7 kB. A value
+from somebody's traffic must never stop a batch, so such values are changed here, the same way every time.
+"""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+TEXT_BYTES_MAX = 512
+_SHORT_CHARS = 128
+_MARK_HEX = 16
+_DEPTH_MAX = 100
+_DIGITS_MAX = 999
+_REPLACEMENT = "�"
+# NUL, an exponent of four digits or more, a thousand digits: whatever jsonb might refuse (or only looks so)
+_SUSPICIOUS = re.compile(rb"\\u0000|[eE][+-]?[0-9]{4}|[0-9]{1000}|[\[{]{64}")
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+
+
+def bounded_text(text: str) -> str:
+    """Return `text` fit for an indexed column: no NUL, at most 512 bytes of UTF-8.
+
+    A longer one keeps its beginning and ends in a hash of the whole, so that different texts stay different.
+    """
+    if len(text) <= _SHORT_CHARS and text.isascii() and "\0" not in text:
+        return text
+    clean = _storable_text(text)
+    encoded = clean.encode()
+    if len(encoded) <= TEXT_BYTES_MAX:
+        return clean
+    mark = blake2b(encoded, digest_size=_MARK_HEX // 2).hexdigest()
+    return encoded[: TEXT_BYTES_MAX - _MARK_HEX - 1].decode(errors="ignore") + "~" + mark
+
+
+def json_text(value: Any) -> str:
+    """Return `value` as JSON text that PostgreSQL's jsonb takes; what it would refuse is replaced or made text."""
+    try:
+        encoded = _encode(value)
+    except UnicodeEncodeError:
+        encoded = None
+    if encoded is None or _SUSPICIOUS.search(encoded):
+        encoded = _encode(_storable(msgspec.to_builtins(value, builtin_types=(Decimal,)), 0))
+    return encoded.decode()
+
+
+def _storable_text(text: str) -> str:
+    return text.replace("\0", _REPLACEMENT).encode(errors="replace").decode()
+
+
+def _storable(value: Any, depth: int) -> Any:
+    if isinstance(value, str):
+        return _storable_text(value)
+    if isinstance(value, (list, tuple, dict)):
+        if depth == _DEPTH_MAX:
+            return "(nested too deeply)"
+        if isinstance(value, dict):
+            return {_storable_text(str(key)): _storable(item, depth + 1) for key, item in value.items()}
+        return [_storable(item, depth + 1) for item in value]
+    if isinstance(value, Decimal):
+        return str(value) if abs(value.adjusted()) > _DIGITS_MAX else value
+    if isinstance(value, int) and value.bit_length() > _DIGITS_MAX * 3:
+        return hex(value)
+    return value
