@@ -212,6 +212,13 @@ class Nginx:
         return f"http://{self.params.listen}"
 
     @property
+    def pid(self) -> int:
+        """The master process. Raises StackError when it was never started."""
+        if self._process is None:
+            raise StackError("nginx does not run: start it first")
+        return self._process.pid
+
+    @property
     def running(self) -> bool:
         """Whether the master process lives."""
         return self._process is not None and self._process.running
@@ -305,11 +312,8 @@ class Nginx:
             return False
 
     def _workers(self) -> frozenset[int]:
-        assert self._process is not None
-        pid = self._process.pid
-        return frozenset(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
+        return frozenset(map(int, children.split()))
 
     def _signal(self, number: signal.Signals) -> None:
-        if self._process is None:
-            raise StackError("nginx does not run")
-        os.kill(self._process.pid, number)
+        os.kill(self.pid, number)
