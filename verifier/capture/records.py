@@ -300,9 +300,16 @@ def _is_faithful_json(body: bytes) -> bool:
     return True
 
 
+def json_text(value: object) -> str:
+    """Compact JSON of a row's values.
+
+    Raises TypeError for a class without a JSON form, ValueError for NaN or an endless structure.
+    """
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain_value)
+
+
 def _dumps(value: object) -> bytes:
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain_value)
-    return text.encode("utf-8")
+    return json_text(value).encode("utf-8")
 
 
 def _plain_value(value: object) -> object:
