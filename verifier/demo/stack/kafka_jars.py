@@ -3,8 +3,6 @@
 Kafka is on Maven Central alone: Debian, PyPI and npm do not carry it. `mvn` follows this machine's own
 settings (mirrors, proxies, credentials). A folder counts as complete by its marker, written last, which lists
 every jar with its size: an interrupted or damaged download is fetched again.
-
-`python -m verifier.demo.stack.kafka_jars` fetches them now.
 """
 
 from __future__ import annotations
@@ -13,7 +11,6 @@ import fcntl
 import json
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -140,19 +137,3 @@ def _only_one(lock_path: Path) -> Iterator[None]:
     with lock_path.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
-
-
-def main() -> int:
-    """Fetch the jars and say where they are."""
-    known = jars_cached()
-    try:
-        folder = fetch_jars()
-    except StackError as error:
-        sys.stderr.write(f"{error}\n")
-        return 3
-    sys.stdout.write(f"Kafka {KAFKA_VERSION}: {folder} ({'already there' if known else 'fetched'})\n")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
