@@ -1,12 +1,13 @@
 """First write wins: who holds a conflict key, and who came too late (the public contract's section 4).
 
-The claimants of a key are a set. Merging sets keeps, for each side and request, the claim of the highest revision, and
-is commutative, associative and idempotent; conflicts are a function of the merged set alone. So any worker may
-apply claims in any order, twice, and all end with the same findings.
+The claimants of a key are a set. Merging sets keeps, for each side and request, the claim of the highest
+revision, and is commutative, associative and idempotent; conflicts are a function of the merged set alone. So
+any worker may apply claims in any order, twice, and all end with the same findings.
 
-A set is bounded. Idempotency keys keep the oldest claimants (the winner is the oldest), entities the newest (only
-recent writes can conflict). A revision only ever adds earlier records, so a claimant's time never grows with its
-revision; the bound therefore orders a claimant by the extreme it has ever claimed, which keeps the merge order-free.
+A set is bounded. Idempotency keys keep the oldest claimants (the winner is the oldest), entities the newest
+(only recent writes can conflict). A revision only ever adds earlier records, so a claimant's time never grows
+with its revision; the bound therefore orders a claimant by the extreme it has ever claimed, which keeps the
+merge order-free.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ def order_of(claimant: Claimant) -> Order:
 def order_key(claimant: Claimant) -> str:
     """`order_of` as text whose byte order is the same order, for a store that compares bytes."""
     (bits,) = struct.unpack(">q", struct.pack(">d", claimant.ts + 0.0))
-    # IEEE 754: flipping the sign bit, or every bit of a negative number, makes the bits sort as the numbers do
+    # IEEE 754: flipping the sign bit, or every bit of a negative number, makes the bits sort as the numbers
+    # do
     sortable = bits + (1 << 63) if bits >= 0 else -bits - 1
     rank = SIDE_RANK[claimant.side]
     return f"{sortable:016x}{rank} {claimant.request_id} {claimant.seq + (1 << 63):020d}"
@@ -94,7 +96,8 @@ def _higher(known: Held | None, claim: Claim, oldest: bool) -> Held:
     if known is None:
         return Held(claim.claimant, claim.rev, kept_by)
     extreme = min(known.kept_by, kept_by) if oldest else max(known.kept_by, kept_by)
-    # equal revisions with other content cannot come from one journal; the larger text wins, whoever came first
+    # equal revisions with other content cannot come from one journal; the larger text wins, whoever came
+    # first
     if (claim.rev, claim_text(claim.claimant)) > (known.rev, claim_text(known.claimant)):
         return Held(claim.claimant, claim.rev, extreme)
     return Held(known.claimant, known.rev, extreme)
@@ -130,9 +133,9 @@ def conflicts_of(
 ) -> list[Conflict]:
     """Return every conflict among the claimants of one key, in the order of their losers.
 
-    `idempotency`: within `ttl_s` of the holder another request is a `duplicate` (same operation and data) or a
-    `conflict`. `main_canary`: other data by the other side within `conflict_timeout_s`. `main_shadow`: two requests
-    whose writes the shadow applied in the other order. Raises ValueError for any other scope.
+    `idempotency`: within `ttl_s` of the holder another request is a `duplicate` (same operation and data) or
+    a `conflict`. `main_canary`: other data by the other side within `conflict_timeout_s`. `main_shadow`: two
+    requests whose writes the shadow applied in the other order. Raises ValueError for any other scope.
     """
     ordered = sorted(claimants, key=order_of)
     if scope == IDEMPOTENCY:

@@ -34,7 +34,9 @@ class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     needed by an open request, both indexed by source number. `keep_n` is the number of the oldest entry whose
     requests may still be revised. `pending` counts open requests, `verified_through` is the event time up to which
     every request has its verdict, `watermark` the partition's. `at` is the wall clock, for people only.
-    `published_n` is the newest entry whose findings had reached all output topics.
+    `published_n` is the newest entry whose findings had reached all output topics. `retracted` are ids of conflicts
+    that no longer hold, and `retracted_versions`, in step with it, the key's version that says so: partitions share
+    keys, so a finding of an older version may be stored after its retraction.
     """
 
     partition: int
@@ -54,6 +56,7 @@ class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     claims: tuple[Claim, ...] = ()
     conflicts: tuple[Conflict, ...] = ()
     retracted: tuple[str, ...] = ()
+    retracted_versions: tuple[int, ...] = ()
     v: int = 1
 
 

@@ -1,7 +1,8 @@
 """Texts and JSON in a form that any database row and index can hold.
 
-PostgreSQL refuses U+0000, lone surrogates and numbers beyond its numeric type, and an index entry over 2.7 kB. A value
-from somebody's traffic must never stop a batch, so such values are changed here, the same way every time.
+PostgreSQL refuses U+0000, lone surrogates and numbers beyond its numeric type, and an index entry over 2.7
+kB. A value from somebody's traffic must never stop a batch, so such values are changed here, the same way
+every time.
 """
 
 from __future__ import annotations
