@@ -47,7 +47,9 @@ _SECRET_ENDINGS = (
 
 # `scheme://user:password@`. A password with an unescaped "/" or "@" in it is wrong but common, so everything up to
 # the last "@" goes; a purely numeric part before "/" is a port, and then the "@" belongs to the path or query.
-_URL_PASSWORD = re.compile(r"""(://[^\s/:@?#"'<>]*:)(?!\d+(?:[/?#]|$))[^\s"'<>]*(@)""")
+# Word by word and with one search for the "@": a pattern for the whole would take quadratic time on hostile text.
+_WORD = re.compile(r"""[^\s"'<>]+""")
+_URL_LOGIN = re.compile(r"://[^/:@?#]*:(?!\d+(?:[/?#]|$))")
 _BEARER = re.compile(r"\b(Bearer|Basic|Digest)(\s+)[A-Za-z0-9._~+/=:-]{4,}", re.IGNORECASE)
 _COOKIE_LINE = re.compile(
     r"""\b((?:proxy-)?authorization|(?:set-)?cookie)(["']?\s*[:=]\s*)(?!\*\*\*)("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^\r\n"',}]+)""",
@@ -77,7 +79,7 @@ class Redactor:
         pattern = "|".join(re.escape(word).replace("_", "[_-]") for word in words)
         # name=value and "name": "value" inside a text: query strings, libpq DSNs, printed dictionaries.
         self._assignment = re.compile(
-            rf"""(?<![A-Za-z0-9])((?:[A-Za-z0-9]+[_-])*(?:{pattern}))(["']?\s*[=:]\s*)"""
+            rf"""(?<![A-Za-z0-9])({pattern})(["']?\s*[=:]\s*)"""
             r"""(?!//)("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^\s&;,"'}\])]+)""",
             re.IGNORECASE,
         )
@@ -97,7 +99,7 @@ class Redactor:
 
     def _scrub(self, text: str) -> str:
         if "://" in text:
-            text = _URL_PASSWORD.sub(rf"\1{HIDDEN}\2", text)
+            text = _WORD.sub(_hide_url_password, text)
         if "=" in text or ":" in text:
             text = _COOKIE_LINE.sub(rf"\1\2{HIDDEN}", text)
             text = self._assignment.sub(rf"\1\2{HIDDEN}", text)
@@ -147,6 +149,13 @@ class Redactor:
         if len(value) > ITEMS_MAX:
             result.append(f"… (+{len(value) - ITEMS_MAX} items)")
         return result
+
+
+def _hide_url_password(word: re.Match[str]) -> str:
+    text = word.group()
+    login = _URL_LOGIN.search(text)
+    end = text.rfind("@")
+    return text if login is None or end < login.end() else f"{text[: login.end()]}{HIDDEN}{text[end:]}"
 
 
 def _name_text(key: object) -> str:

@@ -30,6 +30,8 @@ from verifier.adapters.settings_model import (
     Settings,
     Topics,
 )
+from verifier.adapters.settings_values import route_shape
+from verifier.core.errors import VerifierError
 
 __all__ = [
     "DatabaseTarget",
@@ -60,7 +62,7 @@ _SERVICE_LINK = re.compile(
 _SERVICE_PORT_VALUE = re.compile(r"(?:tcp|udp|sctp)://\S+:\d+")
 
 
-class SettingsError(Exception):
+class SettingsError(VerifierError):
     """The settings cannot be used. `problems` has all of them; no text here contains a secret."""
 
     def __init__(self, problems: list[Problem]) -> None:
@@ -103,11 +105,19 @@ def load_settings(
                     name=variable_of(name), expected=_expected(name), hint="it has no default and is not set"
                 )
             )
+    settings = _with_operations_as_routes(settings)
     problems.extend(contradictions(settings, given, wrong))
     if problems:
         raise SettingsError(problems)
     warnings.extend(doubts(settings, given))
     return settings.model_copy(update={"warnings": tuple(warnings), "extras": tuple(extras)})
+
+
+def _with_operations_as_routes(settings: Settings) -> Settings:
+    """An operation is a route template too, unless a template for the same requests is there already."""
+    known = {route_shape(route) for route in settings.route_templates}
+    more = tuple(route for route in settings.idempotency_operations if route_shape(route) not in known)
+    return settings.model_copy(update={"route_templates": settings.route_templates + more})
 
 
 def _expected(name: str) -> str:
@@ -174,7 +184,11 @@ def _own_keys(keys: Mapping[str, object], file: str, problems: list[Problem]) ->
 
 
 def _unknown(name: str, known: list[str], what: str, *, source: str | None = None) -> Problem:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    # Without the prefix all share, which would make every name look close. A name cut short is the likeliest slip.
+    bare = {candidate.removeprefix(PREFIX): candidate for candidate in known}
+    wanted = name.removeprefix(PREFIX)
+    longer = [candidate for candidate in bare if candidate.startswith(wanted)]
+    close = [bare[match] for match in longer[:1] or difflib.get_close_matches(wanted, bare, n=1, cutoff=0.6)]
     hint = f"did you mean {close[0]}?" if close else "docs/settings.md lists them all"
     return Problem(name=source or name, expected=f"{what} that the verifier knows", hint=hint)
 

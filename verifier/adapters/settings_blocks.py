@@ -242,8 +242,8 @@ def _read_named_database(
         _read_database(section, key, side, entry, environ)
         return
     known = section.reading.values.get(f"database_{side}")
-    section.reading.extras.append((f"{section.path}.{key}", entry))
     if known is None:
+        section.reading.extras.append((f"{section.path}.{key}", entry))
         section.warn(key, f"a name without a host: add database.{side} for `verifier reconcile` to read it")
     elif isinstance(known.value, Mapping) and known.value.get("name") != entry:
         section.problem(key, f"the database named in {known.source}, {known.value.get('name')}", str(entry))

@@ -60,11 +60,9 @@ def doubts(settings: Settings, given: Mapping[str, Given]) -> list[str]:
             f"{delay.source}: so the verifier waits {settings.write_settle_s:g} s for unannounced writes"
         )
     if settings.api_token is None:
-        found.append("VERIFIER_API_TOKEN: not set, the API is open to everyone who reaches it")
+        found.append(f"the API is open to everyone who reaches it; {variable_of('api_token')} closes it")
     elif len(settings.api_token.get_secret_value()) < TOKEN_CHARS_MIN:
-        found.append(
-            f"{source('api_token')}: a token shorter than {TOKEN_CHARS_MIN} characters can be guessed"
-        )
+        found.append(f"{source('api_token')} is shorter than {TOKEN_CHARS_MIN} characters and can be guessed")
     return found
 
 

@@ -133,12 +133,17 @@ def read_route(value: object) -> str:
     return f"{method} {path}"
 
 
+def route_shape(route: str) -> str:
+    """The route without its parameters' names: what decides which requests it matches."""
+    return _PARAMETER.sub("{}", route)
+
+
 def read_routes(value: object) -> tuple[str, ...]:
     """Routes, each once. Two that differ only in a parameter's name could not be told apart: an error."""
     routes = tuple(dict.fromkeys(read_route(item) for item in read_list(value)))
     shapes: dict[str, str] = {}
     for route in routes:
-        other = shapes.setdefault(_PARAMETER.sub("{}", route), route)
+        other = shapes.setdefault(route_shape(route), route)
         if other != route:
             raise ValueError(f"the routes {other!r} and {route!r} match the same requests")
     return routes
