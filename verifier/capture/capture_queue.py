@@ -46,6 +46,7 @@ class CaptureQueue:
         self._gaps: OrderedDict[str, GapNote] = OrderedDict()
         self._held = 0  # waiting and in flight
         self._held_bytes = 0
+        self._gaps_in_flight = 0
         self.responses_dropped = 0
         self.writes_dropped = 0
         self.gaps_lost = 0
@@ -82,13 +83,16 @@ class CaptureQueue:
                 taken.append(self._waiting.popleft())
             for _ in range(min(records_max, len(self._gaps))):
                 taken.append(self._gaps.popitem(last=False)[1])
+                self._gaps_in_flight += 1
             return taken
 
     def settle(self, items: Iterable[Item]) -> None:
         """These left for good: delivered, refused or given up. Their room is free again."""
         with self._lock:
             for item in items:
-                if not isinstance(item, GapNote):
+                if isinstance(item, GapNote):
+                    self._gaps_in_flight -= 1
+                else:
                     self._held -= 1
                     self._held_bytes -= size_bytes(item)
 
@@ -103,7 +107,8 @@ class CaptureQueue:
 
     @property
     def gaps(self) -> int:
-        return len(self._gaps)
+        """Notes waiting or in flight."""
+        return len(self._gaps) + self._gaps_in_flight
 
     def _hold(self, size: int) -> bool:
         if self._held >= self._queue_max or self._held_bytes + size > self._queue_bytes_max:

@@ -93,6 +93,7 @@ class KafkaDelivery:
             "acks": "all",
             "request_timeout_ms": int(request_timeout_s * 1000),
             "linger_ms": linger_ms,
+            "retry_backoff_ms": 1000,  # the client logs each try: an outage must not flood the service's log
             "max_batch_size": 131_072,
             "max_request_size": record_bytes_max,
             "compression_type": compression_type,

@@ -28,7 +28,9 @@ from verifier.capture.records import REQUEST_ID, SIDES, Op, json_text, topic_fam
 from verifier.capture.writes import WRITE_BYTES_MAX, current_recorder
 
 if TYPE_CHECKING:
-    Connection = asyncpg.Connection[asyncpg.Record]
+    from asyncpg.pool import PoolConnectionProxy
+
+    Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
     Pool = asyncpg.Pool[asyncpg.Record]
     Row = asyncpg.Record
 
