@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from verifier.core.errors import VerifierError
 
-class StackError(RuntimeError):
+
+class StackError(VerifierError):
     """A local server could not be had; the message names it, shows its log's end, and says what to do."""
