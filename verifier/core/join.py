@@ -1,0 +1,355 @@
+"""When a request's evidence is complete: the state machine of the join.
+
+Theory. A request is known by its id. Its records come from five sources in any order between the sources. What is
+concluded from them (`verdict.judge`) is a pure function of the *set* of its records, so the join only decides
+*when* to conclude; concluding early costs a revision, never a wrong final verdict.
+
+A request is OPEN from its first record until it closes, then CLOSED for a while, then forgotten:
+
+    state    input                                     next      effect
+    ------   ---------------------------------------   -------   -----------------------------------------
+    (none)   record not behind the watermark           OPEN
+    (none)   record behind the watermark               (none)    stray: the caller asks the store first
+    OPEN     record with a digest already seen         OPEN      counted duplicate
+    OPEN     record                                    OPEN      kept
+    OPEN     all parts there, writes as announced      CLOSED    conclude
+    OPEN     watermark >= settle deadline              CLOSED    conclude (writes unannounced, shed, unsampled)
+    OPEN     watermark >= opening + join timeout       CLOSED    conclude (something is missing)
+    OPEN     it is the oldest, and the bound is hit    CLOSED    conclude, marked `pending_bound`
+    CLOSED   record with a digest already seen         CLOSED    counted duplicate
+    CLOSED   record                                    CLOSED    counted late; reopen: conclude again with it
+    CLOSED   hold time passed, or the bound is hit     (none)    forgotten
+
+Every input is possible in every state where the table names it; nothing else can reach the machine.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Container, Iterable, Iterator
+
+from msgspec import Struct
+
+from verifier.core.events import Edge, Response, Seen, Source, Write
+from verifier.core.outcome import EventRef, Resolved
+
+EDGE_MAIN, EDGE_SHADOW, RESPONSE_MAIN, RESPONSE_SHADOW, EDGE_CANARY, RESPONSE_CANARY, EXCUSED = (
+    1 << bit for bit in range(7)
+)
+_EDGE_BIT = {"main": EDGE_MAIN, "shadow": EDGE_SHADOW, "canary": EDGE_CANARY}
+_RESPONSE_BIT = {"main": RESPONSE_MAIN, "shadow": RESPONSE_SHADOW, "canary": RESPONSE_CANARY, "reference": 0}
+_CANARY = EDGE_CANARY | RESPONSE_CANARY
+_UNANNOUNCED = -1
+
+
+class JoinConfig(Struct, frozen=True, kw_only=True):
+    """How long and how much the join keeps. Durations in seconds of event time; bounds for each partition."""
+
+    join_timeout_s: float = 30.0
+    write_settle_s: float = 2.0
+    expect_edge: bool = True
+    expect_responses: bool = True
+    closed_hold_s: float = 60.0
+    closed_requests_max: int = 200_000
+    pending_requests_max: int = 500_000
+
+    @property
+    def needed(self) -> int:
+        """Bits of the parts that a mirrored request must show."""
+        bits = EDGE_MAIN | EDGE_SHADOW if self.expect_edge else 0
+        return bits | (RESPONSE_MAIN | RESPONSE_SHADOW if self.expect_responses else 0)
+
+
+class _Slice:
+    """A run of offsets read from one source at once, with the number of its records still needed."""
+
+    __slots__ = ("first", "open")
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+        self.open = 0
+
+
+class _Open:
+    """An open request. `announced` and `writes` are indexed 0 for main, 1 for the new system's side."""
+
+    __slots__ = ("announced", "deadline", "first_ts", "last_ts", "mask", "opened_at", "seen", "settle_at", "slices", "writes")
+
+    def __init__(self, ts: float, opened_at: float, deadline: float) -> None:
+        self.seen: list[Seen] = []
+        self.slices: list[_Slice] = []
+        self.mask = 0
+        self.first_ts = ts
+        self.last_ts = ts
+        self.opened_at = opened_at
+        self.deadline = deadline
+        self.settle_at = float("inf")
+        self.announced = [_UNANNOUNCED, _UNANNOUNCED]
+        self.writes = [0, 0]
+
+
+class Closing(Struct, frozen=True, kw_only=True):
+    """A request whose evidence is to be judged now. `bound_hit`: closed early to keep within the bound."""
+
+    request_id: str
+    seen: tuple[Seen, ...]
+    bound_hit: bool = False
+
+
+class Reopening(Struct, frozen=True, kw_only=True):
+    """A closed request that got new records: its former records lie at `resolved.events`."""
+
+    request_id: str
+    resolved: Resolved
+    seen: tuple[Seen, ...]
+
+
+class Join:
+    """The join of one partition index."""
+
+    def __init__(self, config: JoinConfig) -> None:
+        self._config = config
+        self._needed = config.needed
+        self._open: dict[str, _Open] = {}
+        self._closed: dict[str, tuple[Resolved, int]] = {}
+        self._closed_order: deque[tuple[float, int, str]] = deque()
+        self._timers: list[tuple[float, str]] = []
+        self._ages: list[tuple[float, str]] = []
+        self._slices: list[deque[_Slice]] = [deque() for _ in Source]
+        self._positions = [0 for _ in Source]
+        self._closing: list[Closing] = []
+        self._reopening: dict[str, list[Seen]] = {}
+        self.duplicates = [0 for _ in Source]
+        self.late: list[Seen] = []
+
+    # -- records -----------------------------------------------------------------------------------------
+
+    def add(self, source: Source, first: int, end: int, records: Iterable[Seen], watermark: float) -> list[Seen]:
+        """Take the records of offsets [first, end) of a source; return the strays among them.
+
+        A stray is the first record seen of its request and lies behind the watermark: its request may have been
+        judged and forgotten. Pass it to `open` once the store says that it was not.
+        """
+        run = _Slice(first)
+        self._slices[source].append(run)
+        self._positions[source] = end
+        strays: list[Seen] = []
+        is_open = self._open.get
+        for seen in records:
+            request = is_open(seen.event.request_id)
+            if request is None:
+                request_id = seen.event.request_id
+                if request_id in self._closed:
+                    self._add_to_closed(request_id, seen)
+                    continue
+                if seen.event.ts < watermark:
+                    strays.append(seen)
+                    continue
+                request = self._new(seen, watermark)
+            elif any(known.digest == seen.digest for known in request.seen):
+                self.duplicates[source] += 1
+                continue
+            self._keep(request, seen, run)
+        return strays
+
+    def open(self, seen: Seen, watermark: float) -> None:
+        """Open a request with a stray of which nothing is known, or add it where it has been opened since."""
+        request = self._open.get(seen.event.request_id)
+        run = _Slice(seen.offset)
+        slices = self._slices[seen.source]
+        position = next((i for i, other in enumerate(slices) if other.first > seen.offset), len(slices))
+        slices.insert(position, run)
+        if request is None:
+            if seen.event.request_id in self._closed:
+                self._add_to_closed(seen.event.request_id, seen)
+                return
+            request = self._new(seen, watermark)
+        elif any(known.digest == seen.digest for known in request.seen):
+            self.duplicates[seen.source] += 1
+            return
+        self._keep(request, seen, run)
+
+    def _new(self, seen: Seen, watermark: float) -> _Open:
+        opened_at = max(seen.event.ts, watermark)
+        deadline = opened_at + self._config.join_timeout_s
+        request = self._open[seen.event.request_id] = _Open(seen.event.ts, opened_at, deadline)
+        heapq.heappush(self._timers, (deadline, seen.event.request_id))
+        heapq.heappush(self._ages, (seen.event.ts, seen.event.request_id))
+        return request
+
+    def _add_to_closed(self, request_id: str, seen: Seen) -> None:
+        resolved = self._closed[request_id][0]
+        known = self._reopening.get(request_id, ())
+        if any(ref.digest == seen.digest for ref in resolved.events) or any(o.digest == seen.digest for o in known):
+            self.duplicates[seen.source] += 1
+            return
+        self.late.append(seen)
+        self._reopening.setdefault(request_id, []).append(seen)
+
+    def _keep(self, request: _Open, seen: Seen, run: _Slice) -> None:
+        event = seen.event
+        request.seen.append(seen)
+        request.slices.append(run)
+        run.open += 1
+        if event.ts > request.last_ts:
+            request.last_ts = event.ts
+        elif event.ts < request.first_ts:
+            request.first_ts = event.ts
+            heapq.heappush(self._ages, (event.ts, event.request_id))
+        kind = type(event)
+        if kind is Response:
+            request.mask |= _RESPONSE_BIT[event.side]
+            if event.writes is not None and event.side != "reference":  # type: ignore[union-attr]
+                request.announced[event.side != "main"] = event.writes  # type: ignore[union-attr]
+        elif kind is Edge:
+            request.mask |= _EDGE_BIT[event.side]
+            if event.shed or not event.sampled:  # type: ignore[union-attr]
+                request.mask |= EXCUSED
+        elif kind is Write and event.side != "reference":
+            request.writes[event.side != "main"] += 1
+        self._consider(request, event.request_id)
+
+    def _consider(self, request: _Open, request_id: str) -> None:
+        """Close the request if nothing more is to come, or set the time until which unannounced parts may come."""
+        mask = request.mask
+        if mask & _CANARY:
+            needed = _CANARY if self._config.expect_edge and self._config.expect_responses else mask & _CANARY
+            sides: tuple[int, ...] = (1,)
+        elif mask & EXCUSED:
+            needed = self._needed & (EDGE_MAIN | RESPONSE_MAIN)
+            sides = (0,)
+        else:
+            needed, sides = self._needed, (0, 1)
+        there = mask & needed == needed
+        if there and all(0 <= request.announced[side] <= request.writes[side] for side in sides):
+            self._close(request_id, request)
+        elif mask & EXCUSED or (there and not any(request.announced[s] > request.writes[s] for s in sides)):
+            settle_at = request.last_ts + self._config.write_settle_s
+            if settle_at != request.settle_at:
+                request.settle_at = settle_at
+                heapq.heappush(self._timers, (settle_at, request_id))
+        else:
+            request.settle_at = float("inf")
+
+    # -- time --------------------------------------------------------------------------------------------
+
+    def advance(self, watermark: float) -> None:
+        """Close what the watermark has passed, forget what was held long enough, and keep within the bounds."""
+        timers = self._timers
+        while timers and timers[0][0] <= watermark:
+            due, request_id = heapq.heappop(timers)
+            request = self._open.get(request_id)
+            if request is not None and due == min(request.deadline, request.settle_at):
+                self._close(request_id, request)
+        while len(self._open) > self._config.pending_requests_max:
+            _, request_id = heapq.heappop(timers)
+            request = self._open.get(request_id)
+            if request is not None:
+                self._close(request_id, request, bound_hit=True)
+        self._forget(watermark)
+
+    def finish(self) -> None:
+        """Close every open request: the window's end in a replay."""
+        for request_id in list(self._open):
+            self._close(request_id, self._open[request_id])
+
+    def _close(self, request_id: str, request: _Open, *, bound_hit: bool = False) -> None:
+        del self._open[request_id]
+        for run in request.slices:
+            run.open -= 1
+        self._closing.append(Closing(request_id=request_id, seen=tuple(request.seen), bound_hit=bound_hit))
+
+    def _forget(self, watermark: float) -> None:
+        order = self._closed_order
+        horizon = watermark - self._config.closed_hold_s
+        while order and (order[0][0] < horizon or len(self._closed) > self._config.closed_requests_max):
+            _, n, request_id = order.popleft()
+            held = self._closed.get(request_id)
+            if held is not None and held[1] == n and request_id not in self._reopening:
+                del self._closed[request_id]
+
+    # -- results -----------------------------------------------------------------------------------------
+
+    def take_closing(self) -> list[Closing]:
+        """Hand over the requests to be judged now. Each must come back through `settle`."""
+        closing, self._closing = self._closing, []
+        return closing
+
+    def take_reopening(self) -> list[Reopening]:
+        """Hand over the closed requests that got new records. Each must come back through `settle`."""
+        reopening, self._reopening = self._reopening, {}
+        return [
+            Reopening(request_id=request_id, resolved=self._closed[request_id][0], seen=tuple(seen))
+            for request_id, seen in reopening.items()
+        ]
+
+    def settle(self, resolved: Resolved, n: int, closed_at: float) -> None:
+        """Note what was concluded of a request in journal entry `n`, at watermark `closed_at`."""
+        request_id = resolved.outcome.request_id
+        self._closed[request_id] = (resolved, n)
+        self._closed_order.append((closed_at, n, request_id))
+
+    def take_counts(self) -> tuple[list[int], list[Seen]]:
+        """Hand over the number of duplicates by source, and the late records, since the last call."""
+        counts = self.duplicates, self.late
+        self.duplicates = [0 for _ in Source]
+        self.late = []
+        return counts
+
+    # -- state -------------------------------------------------------------------------------------------
+
+    @property
+    def pending(self) -> int:
+        """Number of open requests."""
+        return len(self._open)
+
+    def oldest_open_ts(self) -> float | None:
+        """Event time of the first record of the oldest open request, or None when none is open."""
+        ages = self._ages
+        while ages:
+            ts, request_id = ages[0]
+            request = self._open.get(request_id)
+            if request is not None and request.first_ts == ts:
+                return ts
+            heapq.heappop(ages)
+        return None
+
+    def safe_offsets(self) -> tuple[int, ...]:
+        """For each source the offset below which no open request needs a record."""
+        safe = []
+        for source, slices in enumerate(self._slices):
+            while slices and slices[0].open == 0:
+                slices.popleft()
+            safe.append(slices[0].first if slices else self._positions[source])
+        return tuple(safe)
+
+    def keep_n(self, current: int) -> int:
+        """Number of the oldest journal entry whose requests are still held, at most `current`."""
+        while self._closed_order:
+            _, n, request_id = self._closed_order[0]
+            held = self._closed.get(request_id)
+            if held is not None and held[1] == n:
+                return min(n, current)
+            self._closed_order.popleft()
+        return current
+
+    def closed(self) -> Iterator[Resolved]:
+        """Iterate over the closed requests still held."""
+        return (resolved for resolved, _ in self._closed.values())
+
+    @property
+    def known(self) -> Container[str]:
+        """Request ids of open requests."""
+        return self._open
+
+    def is_closed(self, request_id: str) -> Resolved | None:
+        """Return what was concluded of a closed request still held."""
+        held = self._closed.get(request_id)
+        return held[0] if held else None
+
+
+def event_refs(seen: Iterable[Seen]) -> tuple[EventRef, ...]:
+    """The places of a request's records, in their total order."""
+    ordered = sorted(seen, key=lambda item: item.order)
+    return tuple(EventRef(int(item.source), item.offset, item.digest) for item in ordered)

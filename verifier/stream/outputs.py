@@ -1,0 +1,186 @@
+"""What is published of a journal entry: topics, metrics. A pure function of the entry, so repeating it is harmless."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from verifier.core.events import Rejection, Seen
+from verifier.core.journal import Entry
+from verifier.core.outcome import Outcome, Resolved, Verdict
+from verifier.stream.codec import Record
+from verifier.stream.metrics_port import MetricsPort
+from verifier.stream.ports import Message
+
+_encode = msgspec.json.Encoder(decimal_format="number").encode
+ORIGINAL_BYTES_MAX = 20 * 1024 * 1024
+
+
+class OutputTopics(Struct, frozen=True, kw_only=True):
+    """Names of the topics: the five sources by source number, and those written."""
+
+    sources: tuple[str, ...]
+    divergences: str
+    conflicts: str
+    rejected: str
+
+
+class Outputs:
+    """Turns entries into messages and metric updates; `on_entry` is told of every entry once it is published."""
+
+    def __init__(
+        self, topics: OutputTopics, metrics: MetricsPort, *, on_entry: Callable[[Entry], None] | None = None
+    ) -> None:
+        self._topics = topics
+        self._metrics = metrics
+        self._on_entry = on_entry
+        self._rejected: list[Message] = []
+
+    # -- records that could not be used ----------------------------------------------------------------------
+
+    def reject(self, partition: int, record: Record, rejection: Rejection) -> None:
+        """Note a record that could not be read, to be published with its original bytes."""
+        topic = self._topics.sources[rejection.source]
+        self._rejected.append(self._dead_letter(topic, partition, record, rejection.reason, rejection.detail))
+
+    def late(self, partition: int, record: Record, seen: Seen) -> None:
+        """Note a record that came after its request's verdict, to be kept."""
+        detail = "came after its request's verdict; the verdict is revised where the evidence can still be had"
+        self._rejected.append(
+            self._dead_letter(self._topics.sources[seen.source], partition, record, "late", detail)
+        )
+
+    def take_rejected(self) -> list[Message]:
+        """Hand over the records to be published as rejected."""
+        rejected, self._rejected = self._rejected, []
+        return rejected
+
+    def _dead_letter(self, topic: str, partition: int, record: Record, reason: str, detail: str) -> Message:
+        original = record.value
+        letter: dict[str, Any] = {
+            "v": 1,
+            "topic": topic,
+            "partition": partition,
+            "offset": record.offset,
+            "reason": reason,
+            "detail": detail,
+            "ts": record.timestamp / 1000,
+            "key": None if record.key is None else record.key[:1024].decode("utf-8", "replace"),
+            "value": None if original is None else base64.b64encode(original[:ORIGINAL_BYTES_MAX]).decode(),
+        }
+        if original is not None and len(original) > ORIGINAL_BYTES_MAX:
+            letter["value_cut"] = {"bytes": len(original), "sha256": hashlib.sha256(original).hexdigest()}
+        place = f"{topic}/{partition}/{record.offset}".encode()
+        return Message(topic=self._topics.rejected, key=place, value=_encode(letter))
+
+    # -- entries ---------------------------------------------------------------------------------------------
+
+    def messages(self, entry: Entry) -> list[Message]:
+        """The divergences, conflicts and tombstones that an entry brings about."""
+        messages = [
+            message for resolved in entry.resolved if (message := self._divergence(entry.partition, resolved))
+        ]
+        for conflict in entry.conflicts:
+            messages.append(
+                Message(topic=self._topics.conflicts, key=conflict.id.encode(), value=_encode(conflict))
+            )
+        for conflict_id in entry.retracted:
+            messages.append(Message(topic=self._topics.conflicts, key=conflict_id.encode(), value=None))
+        return messages
+
+    def _divergence(self, partition: int, resolved: Resolved) -> Message | None:
+        outcome = resolved.outcome
+        value = None
+        if outcome.verdict == Verdict.DIVERGENCE:
+            value = _encode({"v": 1, "rev": resolved.rev, **divergence_item(outcome)})
+        elif resolved.was is None or resolved.was.verdict != Verdict.DIVERGENCE:
+            return None
+        return Message(
+            topic=self._topics.divergences, key=outcome.request_id.encode(), value=value, partition=partition
+        )
+
+    def observe(self, entry: Entry, now: float) -> None:
+        """Count an entry in the metrics, in a few calls for the whole batch."""
+        metrics, topics = self._metrics, self._topics.sources
+        metrics.add_journal_entries(1)
+        for count in entry.counts:
+            topic = topics[count.source]
+            metrics.add_records(topic, count.records)
+            for reason, n in count.rejected.items():
+                metrics.add_rejected(topic, reason, n)
+                if reason == "wrong_partition":
+                    metrics.add_misplaced_keys(topic, n)
+            if count.duplicate:
+                metrics.add_duplicates(count.duplicate)
+            if count.late:
+                metrics.add_late(count.late)
+        if entry.resolved:
+            self._observe_resolved(entry.resolved, now)
+        if entry.conflicts:
+            metrics.add_conflicts(Counter((c.scope, c.kind) for c in entry.conflicts))
+        if self._on_entry is not None:
+            self._on_entry(entry)
+
+    def _observe_resolved(self, resolved: Sequence[Resolved], now: float) -> None:
+        requests: Counter[tuple[str, str]] = Counter()
+        differences: Counter[tuple[str, str]] = Counter()
+        ignored: Counter[tuple[str, str]] = Counter()
+        responses: Counter[tuple[str, str, int]] = Counter()
+        latencies: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+        joins: list[float] = []
+        for item in resolved:
+            outcome = item.outcome
+            if item.was is not None and item.was.verdict == outcome.verdict:
+                continue
+            requests[outcome.route, outcome.verdict] += 1
+            for difference in outcome.differences:
+                differences[outcome.route, difference.kind] += 1
+            for difference in outcome.ignored:
+                ignored[outcome.route, difference.kind] += 1
+            for reason in outcome.reasons:
+                if reason.startswith("capture_gap:"):
+                    self._metrics.add_capture_gaps(reason[12:].split(".", 1)[0], 1)
+            joins.append(max(0.0, now - outcome.ts))
+            for facts in outcome.sides:
+                if facts.status is not None:
+                    responses[facts.side, outcome.route, facts.status] += 1
+                if facts.latency_s is not None:
+                    latencies[facts.side, outcome.route].append(facts.latency_s)
+        self._metrics.add_requests(requests)
+        self._metrics.add_differences(differences)
+        self._metrics.add_ignored_differences(ignored)
+        self._metrics.add_responses(responses)
+        self._metrics.observe_joins(joins)
+        for (side, route), values in latencies.items():
+            self._metrics.observe_latency(side, route, values)
+
+
+def divergence_item(outcome: Outcome) -> dict[str, Any]:
+    """An outcome in the form of the public contract's divergence item."""
+    return {
+        "request_id": outcome.request_id,
+        "route": outcome.route,
+        "ts": outcome.ts,
+        "verdict": outcome.verdict,
+        "reasons": list(outcome.reasons),
+        "missing": list(outcome.missing),
+        "user_id": outcome.user_id,
+        "differences": [
+            {
+                "kind": d.kind,
+                "path": d.path,
+                "field": d.field,
+                "change": d.change,
+                "main": d.main,
+                "shadow": d.shadow,
+            }
+            for d in outcome.differences
+        ],
+        "differences_dropped": outcome.dropped,
+    }

@@ -1,0 +1,403 @@
+"""The worker of one partition index: feeds the engine, persists what it finds, and says what may be committed.
+
+The order of effects makes every crash harmless: claims (idempotent), rejected records (keyed by their place), the journal
+entry (numbered: the first with a number wins), then everything that is derived from the journal. What the journal
+does not have yet is read again; what it has is never counted twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+import structlog
+from msgspec import Struct
+from msgspec.structs import replace
+
+from verifier.core.conflict_scan import scan
+from verifier.core.engine import Engine, Findings, Slice
+from verifier.core.errors import DependencyDown
+from verifier.core.events import Seen, Source
+from verifier.core.join import Reopening
+from verifier.core.journal import Entry, valid_entries
+from verifier.core.outcome import Claim, Resolved
+from verifier.core.watermark import NEVER
+from verifier.stream.codec import Codec, Record
+from verifier.stream.outputs import Outputs
+from verifier.stream.ports import ClaimsStore, Clock, Fenced, Journal, Publisher, Records, Status, Tables
+
+_T = TypeVar("_T")
+_log = structlog.get_logger(__name__)
+
+
+class Ports(Struct, frozen=True, kw_only=True):
+    """All that a partition worker reaches the outside through."""
+
+    journal: Journal
+    records: Records
+    publisher: Publisher
+    claims: ClaimsStore
+    tables: Tables
+    clock: Clock
+
+
+class PartitionConfig(Struct, frozen=True, kw_only=True):
+    """Pace and bounds of a partition worker. `inbox_max` counts fetch batches, `retry_s` is the pause between tries."""
+
+    worker: str
+    tick_s: float = 0.1
+    inbox_max: int = 16
+    retry_s: float = 0.5
+    idempotency_ttl_s: float = 3600.0
+    conflict_timeout_s: float = 30.0
+
+
+class Incoming(Struct, frozen=True):
+    """A fetch batch of one source."""
+
+    source: Source
+    records: Sequence[Record]
+
+
+class PartitionWorker:
+    """Runs one partition index until it is cancelled or fenced."""
+
+    def __init__(
+        self,
+        partition: int,
+        *,
+        make_engine: Callable[[int], Engine],
+        codec: Codec,
+        outputs: Outputs,
+        ports: Ports,
+        config: PartitionConfig,
+    ) -> None:
+        self.partition = partition
+        self._make_engine = make_engine
+        self._codec = codec
+        self._outputs = outputs
+        self._ports = ports
+        self._config = config
+        self._inbox: asyncio.Queue[Incoming] = asyncio.Queue(config.inbox_max)
+        self._engine = make_engine(partition)
+        self._raw: dict[tuple[Source, int], Record] = {}
+        self._journal_end = 0
+        self._epoch = ""
+        self._recheck: list[Claim] = []
+        self._safe: tuple[int, ...] = ()
+        self._keeps: deque[tuple[int, int]] = deque()
+        self._ends: tuple[float, Sequence[int]] | None = None
+        self.recovered = False
+        self.waiting_for: str | None = None
+
+    # -- for the application -------------------------------------------------------------------------------
+
+    async def put(self, source: Source, records: Sequence[Record]) -> None:
+        """Hand over a fetch batch; waits while the inbox is full."""
+        await self._inbox.put(Incoming(source, records))
+
+    def note_ends(self, ends: Sequence[int]) -> None:
+        """Note the next offset to be written in every source, as the broker has just said."""
+        self._ends = (self._ports.clock.monotonic(), ends)
+
+    def committable(self, source: Source) -> int | None:
+        """The offset below which nothing of a source is needed any more, once that is journaled."""
+        return self._safe[source] if self._safe else None
+
+    @property
+    def pending(self) -> int:
+        """Number of open requests."""
+        return self._engine.join.pending
+
+    @property
+    def lag(self) -> int:
+        """Number of records the sources hold beyond what is journaled or in work, as far as known."""
+        if self._ends is None:
+            return 0
+        return sum(max(0, end - position) for end, position in zip(self._ends[1], self._engine.positions, strict=True))
+
+    @property
+    def verified_through(self) -> float:
+        """Event time up to which every request read has its verdict."""
+        return self._engine.verified_through
+
+    async def run(self) -> None:
+        """Recover, then work for ever. Being fenced means to recover again."""
+        while True:
+            try:
+                await self._recover()
+                while True:
+                    await self._step(await self._take())
+            except Fenced as fenced:
+                _log.warning("partition_fenced", partition=self.partition, detail=str(fenced))
+                self.recovered = False
+
+    # -- one step ------------------------------------------------------------------------------------------
+
+    async def _take(self) -> list[Incoming]:
+        """Wait for batches, at most for a tick; take all that are there."""
+        batches: list[Incoming] = []
+        try:
+            batches.append(await asyncio.wait_for(self._inbox.get(), self._config.tick_s))
+        except TimeoutError:
+            return batches
+        while not self._inbox.empty():
+            batches.append(self._inbox.get_nowait())
+        return batches
+
+    async def _step(self, batches: Sequence[Incoming]) -> None:
+        for batch in batches:
+            await self._feed(batch)
+        self._engine.advance(self._ports.clock.monotonic(), self._at_end())
+        await self._ask_for_strays()
+        await self._rejudge()
+        findings = self._engine.conclude()
+        if not findings.empty or self._recheck:
+            await self._persist(findings)
+        else:
+            self._tables_status()
+        self._raw.clear()
+
+    def _tables_status(self) -> None:
+        watermark = self._engine.watermark.value
+        status = Status(
+            pending=self.pending,
+            lag=self.lag,
+            watermark=watermark if watermark != NEVER else 0.0,
+            verified_through=self.verified_through,
+        )
+        self._ports.tables.note_status(self.partition, status)
+
+    async def _feed(self, batch: Incoming) -> None:
+        """Feed a batch; what lies between it and what was read before is read first, what was read is passed over."""
+        position = self._engine.positions[batch.source]
+        records = batch.records
+        first = records[0].offset
+        if first > position:
+            async for missed in self._ports.records.read(batch.source, self.partition, position, first):
+                self._feed_records(batch.source, missed)
+        elif first < position:
+            records = [record for record in records if record.offset >= position]
+        if records:
+            self._feed_records(batch.source, records)
+
+    def _feed_records(self, source: Source, records: Sequence[Record]) -> None:
+        start, end = self._engine.positions[source], records[-1].offset + 1
+        seen, rejections = self._codec.decode(source, self.partition, records, self._engine.known)
+        if rejections:
+            by_offset = {record.offset: record for record in records}
+            for rejection in rejections:
+                self._outputs.reject(self.partition, by_offset[rejection.offset], rejection)
+        self._raw.update(((source, record.offset), record) for record in records)
+        batch = Slice(source=source, start=start, end=end, seen=seen, rejections=rejections)
+        self._engine.feed(batch, self._ports.clock.monotonic())
+
+    def _at_end(self) -> list[bool]:
+        if self._ends is None or self._ports.clock.monotonic() - self._ends[0] > 5.0:
+            return [False for _ in Source]
+        ended = [end <= position for end, position in zip(self._ends[1], self._engine.positions, strict=True)]
+        return ended
+
+    async def _ask_for_strays(self) -> None:
+        """Records behind the watermark may belong to requests judged long ago: the tables know."""
+        strays = self._engine.take_strays()
+        if not strays:
+            return
+        request_ids = list({stray.event.request_id for stray in strays})
+        found = await self._until_up(lambda: self._ports.tables.lookup(request_ids))
+        for stray in strays:
+            offset = found.get(stray.event.request_id)
+            resolved = None if offset is None else await self._resolved_at(stray.event.request_id, offset)
+            if resolved is None:
+                self._engine.open(stray)
+            else:
+                self._engine.recall(resolved, stray)
+
+    async def _resolved_at(self, request_id: str, journal_offset: int) -> Resolved | None:
+        entries = await self._until_up(
+            lambda: self._ports.journal.read(self.partition, journal_offset, journal_offset + 1)
+        )
+        for _, entry in entries:
+            for resolved in entry.resolved:
+                if resolved.outcome.request_id == request_id:
+                    return resolved
+        return None
+
+    async def _rejudge(self) -> None:
+        for reopening in self._engine.take_reopenings():
+            former = await self._former_records(reopening)
+            self._engine.rejudge(reopening, former)
+
+    async def _former_records(self, reopening: Reopening) -> list[Seen] | None:
+        refs = [(Source(ref.source), ref.offset) for ref in reopening.resolved.events]
+        records = await self._until_up(lambda: self._ports.records.fetch(self.partition, refs))
+        former: list[Seen] = []
+        for (source, _), record in zip(refs, records, strict=True):
+            if record is None:
+                return None
+            seen, _ = self._codec.decode(source, self.partition, [record])
+            former += seen
+        return former
+
+    # -- persisting ----------------------------------------------------------------------------------------
+
+    async def _persist(self, findings: Findings) -> None:
+        config = self._config
+        claims = [*self._recheck, *findings.claims]
+        self._recheck = []
+        conflicts, retracted = [], []
+        if claims:
+            result = await self._until_up(lambda: self._ports.claims.apply(claims))
+            await self._note_epoch(result.epoch)
+            sets = [(s.scope, s.key, s.version, s.claimants) for s in result.contested]
+            conflicts, retracted = scan(
+                sets, claims, ttl_s=config.idempotency_ttl_s, conflict_timeout_s=config.conflict_timeout_s
+            )
+        if findings.empty and not conflicts and not retracted:
+            return
+        for late in findings.late:
+            record = self._raw.get((late.source, late.offset))
+            if record is not None:
+                self._outputs.late(self.partition, record, late)
+        rejected = self._outputs.take_rejected()
+        if rejected:
+            await self._until_up(lambda: self._ports.publisher.publish(rejected))
+        entry = self._engine.entry(
+            findings,
+            worker=config.worker,
+            at=self._ports.clock.now(),
+            published_n=self._engine.n,
+            epoch=self._epoch,
+        )
+        entry = replace(entry, conflicts=tuple(conflicts), retracted=tuple(retracted))
+        offset = await self._append(entry)
+        self._engine.journaled(entry)
+        await self._derive(offset, entry)
+        await self._check_versions(entry, claims)
+
+    async def _append(self, entry: Entry) -> int:
+        """Append to the journal, and make sure that ours is the entry with this number."""
+        offset = await self._until_up(lambda: self._ports.journal.append(entry))
+        if offset != self._journal_end:
+            between = await self._until_up(
+                lambda: self._ports.journal.read(self.partition, self._journal_end, offset + 1)
+            )
+            numbered = next(((o, e) for o, e in valid_entries(between, after_n=entry.n - 1)), None)
+            if numbered is None or numbered[1].worker != entry.worker or numbered[1].at != entry.at:
+                raise Fenced(f"journal entry {entry.n} was written by another worker")
+            self._journal_end = offset + 1
+            return numbered[0]
+        self._journal_end = offset + 1
+        return offset
+
+    async def _derive(self, offset: int, entry: Entry) -> None:
+        """Bring an entry that is in the journal to everything derived from it."""
+        messages = self._outputs.messages(entry)
+        if messages:
+            await self._until_up(lambda: self._ports.publisher.publish(messages))
+        await self._ports.tables.put(self.partition, offset, entry)
+        self._outputs.observe(entry, self._ports.clock.now())
+        self._safe = entry.safe
+
+    async def _check_versions(self, entry: Entry, claims: Sequence[Claim]) -> None:
+        """Another worker may have found newer conflicts on a key while ours were on their way: then say ours again.
+
+        Of two workers that publish about one key, the one that publishes last has thus seen all claims of both.
+        """
+        touched = {(conflict.scope, conflict.key): conflict.version for conflict in entry.conflicts}
+        if not touched:
+            return
+        places = {(c.scope, c.key) for c in claims}
+        keys = [(("entity" if ("entity", key) in places else scope), key) for scope, key in touched]
+        versions = await self._until_up(lambda: self._ports.claims.versions(keys))
+        moved = {key for key, then, now in zip(keys, touched.values(), versions, strict=True) if now != then}
+        self._recheck = [claim for claim in claims if (claim.scope, claim.key) in moved]
+
+    async def _note_epoch(self, epoch: str) -> None:
+        """Tell the claims' store this partition's claims of the last TTL again if it has lost its memory."""
+        if epoch == self._epoch:
+            return
+        lost, self._epoch = self._epoch, epoch
+        if not lost:
+            return
+        _log.warning("claims_lost_their_memory", partition=self.partition, telling_again=True)
+        first, end = await self._until_up(lambda: self._ports.journal.tail(self.partition))
+        entries = await self._until_up(lambda: self._ports.journal.read(self.partition, first, end))
+        horizon = self._engine.watermark.value - self._config.idempotency_ttl_s
+        for _, entry in valid_entries(entries, after_n=entries[0][1].n - 1 if entries else -1):
+            claims = [claim for claim in entry.claims if claim.claimant.ts >= horizon]
+            if claims:
+                await self._until_up(lambda claims=claims: self._ports.claims.apply(claims))  # type: ignore[misc]
+
+    # -- recovery ------------------------------------------------------------------------------------------
+
+    async def _recover(self) -> None:
+        """Take up where the journal stands: what it resolved is known, what it left open is read again."""
+        self._engine = self._make_engine(self.partition)
+        self._raw.clear()
+        self._recheck = []
+        ports, partition = self._ports, self.partition
+        first, end = await self._until_up(lambda: ports.journal.tail(partition))
+        position = await self._until_up(lambda: ports.tables.position(partition))
+        start = max(first, min(position.keep_offset, end)) if position is not None else first
+        entries = await self._until_up(lambda: ports.journal.read(partition, start, end))
+        self._journal_end = end
+        chain = list(valid_entries(entries, after_n=entries[0][1].n - 1)) if entries else []
+        if position is not None:
+            chain = self._chain_through(entries, position.n, position.journal_offset) or chain
+        if not chain:
+            self._engine.positions = list(await self._until_up(lambda: ports.records.beginnings(partition)))
+            self.recovered = True
+            return
+        _, last = chain[-1]
+        self._engine.restore(
+            last, [(entry.n, resolved) for _, entry in chain if entry.n >= last.keep_n for resolved in entry.resolved]
+        )
+        self._epoch = last.epoch
+        applied = -1 if position is None else position.n
+        for offset, entry in chain:
+            if entry.n > applied:
+                await ports.tables.put(partition, offset, entry)
+        await self._until_up(lambda: ports.publisher.publish(self._outputs.messages(last)))
+        for source in Source:
+            async for records in ports.records.read(source, partition, last.safe[source], last.positions[source]):
+                seen, _ = self._codec.decode(source, partition, records, ())
+                batch = Slice(source=source, start=records[0].offset, end=records[-1].offset + 1, seen=seen)
+                self._engine.refeed(batch)
+        self._safe = last.safe
+        self.recovered = True
+        _log.info("partition_recovered", partition=partition, entry=last.n, pending=self.pending)
+
+    @staticmethod
+    def _chain_through(
+        entries: Sequence[tuple[int, Entry]], n: int, journal_offset: int
+    ) -> list[tuple[int, Entry]]:
+        """The valid entries around the one that the tables know to be valid: entry `n` at `journal_offset`."""
+        before: list[tuple[int, Entry]] = []
+        expected = n
+        for offset, entry in reversed([pair for pair in entries if pair[0] <= journal_offset]):
+            if entry.n == expected:
+                before.append((offset, entry))
+                expected -= 1
+        if not before:
+            return []
+        after = valid_entries([pair for pair in entries if pair[0] > journal_offset], after_n=n)
+        return [*reversed(before), *after]
+
+    async def _until_up(self, call: Callable[[], Awaitable[_T]]) -> _T:
+        """Repeat a call until the server it needs answers. Nothing is decided and nothing acked meanwhile."""
+        while True:
+            try:
+                result = await call()
+            except DependencyDown as down:
+                if self.waiting_for != down.dependency:
+                    _log.warning("waiting", dependency=down.dependency, detail=down.detail, partition=self.partition)
+                self.waiting_for = down.dependency
+                await self._ports.clock.sleep(self._config.retry_s)
+            else:
+                if self.waiting_for is not None:
+                    _log.info("going_on", dependency=self.waiting_for, partition=self.partition)
+                    self.waiting_for = None
+                return result

@@ -1,0 +1,176 @@
+"""What the partition workers ask of the outside. Real adapters and in-memory twins pass the same contract tests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from verifier.core.events import Source
+from verifier.core.journal import Entry
+from verifier.core.outcome import Claim, Claimant
+from verifier.stream.codec import Record
+
+
+class Fenced(Exception):
+    """Another worker has written to this partition's journal: its owner is no longer us, or never was alone."""
+
+
+class Message(Struct, frozen=True, kw_only=True):
+    """A record to publish. `value` None is a tombstone; `partition` None leaves the choice to the key."""
+
+    topic: str
+    key: bytes
+    value: bytes | None
+    partition: int | None = None
+
+
+class Journal(Protocol):
+    """The journal topic. Every call may raise `DependencyDown`."""
+
+    async def append(self, entry: Entry) -> int:
+        """Write an entry, wait until it is safe, and return its offset."""
+        ...
+
+    async def read(self, partition: int, start: int, end: int | None = None) -> list[tuple[int, Entry]]:
+        """Return the (offset, entry) pairs of offsets [start, end), by default up to the end as it is now."""
+        ...
+
+    async def tail(self, partition: int) -> tuple[int, int]:
+        """Return the first offset kept and the next offset to be written."""
+        ...
+
+
+class Records(Protocol):
+    """The source topics, read by offset apart from the consumer group. Every call may raise `DependencyDown`."""
+
+    async def ends(self, partitions: Sequence[int]) -> dict[int, list[int]]:
+        """Return, for each partition index, the next offset to be written in every source."""
+        ...
+
+    async def beginnings(self, partition: int) -> list[int]:
+        """Return the first offset kept of every source."""
+        ...
+
+    def read(self, source: Source, partition: int, start: int, end: int) -> AsyncIterator[list[Record]]:
+        """Read the offsets [start, end) that are still there, batch by batch."""
+        ...
+
+    async def fetch(self, partition: int, refs: Sequence[tuple[Source, int]]) -> list[Record | None]:
+        """Return single records in the order asked; None where retention took one."""
+        ...
+
+
+class Publisher(Protocol):
+    """The output topics."""
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        """Write all messages and wait until they are safe. May raise `DependencyDown`; a repeat is harmless."""
+        ...
+
+
+class ClaimSet(Protocol):
+    """All live claimants of one conflict key."""
+
+    scope: str
+    key: str
+    version: int
+    claimants: Sequence[Claimant]
+
+
+class ClaimResult(Protocol):
+    """The sets with claimants of several requests, and the life of the store (it changes when its memory is lost)."""
+
+    contested: Sequence[ClaimSet]
+    epoch: str
+
+
+class ClaimsStore(Protocol):
+    """The live claims, shared by all workers."""
+
+    async def apply(self, claims: Sequence[Claim]) -> ClaimResult:
+        """Merge claims in and return the sets that now have claimants of several requests."""
+        ...
+
+    async def versions(self, keys: Sequence[tuple[str, str]]) -> list[int]:
+        """Return the version of each (scope, key); 0 for one that is not there."""
+        ...
+
+
+class Position(Protocol):
+    """Where the tables stand for a partition."""
+
+    n: int
+    journal_offset: int
+    keep_n: int
+    keep_offset: int
+
+
+class Store(Protocol):
+    """The tables, a fold of the journal. Every call may raise `DependencyDown`."""
+
+    async def apply(
+        self, partition: int, entries: Sequence[tuple[int, Entry]], *, lag: int = 0
+    ) -> Sequence[str]:
+        """Apply consecutive entries in one transaction; raise `StaleApply` when the tables stand elsewhere."""
+        ...
+
+    async def position(self, partition: int) -> Position | None:
+        """Return where the tables stand."""
+        ...
+
+    async def lookups(self, request_ids: Sequence[str]) -> Mapping[str, tuple[int, Sequence[int]]]:
+        """Return (partition, journal offsets) of the requests that have a verdict."""
+        ...
+
+    async def status(
+        self, partition: int, *, pending: int, lag: int, watermark: float, verified_through: float
+    ) -> None:
+        """Note where a partition stands between entries."""
+        ...
+
+
+class Tables(Protocol):
+    """The tables as a partition worker sees them: written behind, in order."""
+
+    async def position(self, partition: int) -> Position | None:
+        """Return where the tables stand, once everything handed over before is written or given up."""
+        ...
+
+    async def put(self, partition: int, offset: int, entry: Entry) -> None:
+        """Hand over an entry; waits while the queue is full."""
+        ...
+
+    async def lookup(self, request_ids: Sequence[str]) -> Mapping[str, int]:
+        """Return the newest journal offset of the requests that have a verdict, written or on its way."""
+        ...
+
+    def note_status(self, partition: int, status: Status) -> None:
+        """Note where a partition stands between entries."""
+        ...
+
+
+class Status(Struct, frozen=True, kw_only=True):
+    """Where a partition stands: open requests, unread records, watermark, event time with all verdicts given."""
+
+    pending: int
+    lag: int
+    watermark: float
+    verified_through: float
+
+
+class Clock(Protocol):
+    """The time."""
+
+    def now(self) -> float:
+        """Unix seconds."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds that never go back."""
+        ...
+
+    async def sleep(self, duration_s: float) -> None:
+        """Wait."""
+        ...

@@ -1,0 +1,173 @@
+"""Writing the tables behind the journal: in order, in bulk, and never ahead of it.
+
+Each partition has a bounded queue; when a slow or absent PostgreSQL fills it, the partition's worker waits, and with it the
+consumer. Entries are applied by compare and set on the entry number, so a repeat or a rival does no harm.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Mapping, Sequence
+
+import structlog
+
+from verifier.core.errors import DependencyDown, StaleApply
+from verifier.core.journal import Entry, valid_entries
+from verifier.stream.ports import Clock, Journal, Position, Status, Store
+
+_log = structlog.get_logger(__name__)
+GROUP_REQUESTS_MAX = 20_000
+
+
+class TablesWriter:
+    """Applies journal entries to the store, one task for all partitions of a worker."""
+
+    def __init__(
+        self, store: Store, journal: Journal, clock: Clock, *, queue_max: int = 64, retry_s: float = 0.5
+    ) -> None:
+        self._store = store
+        self._journal = journal
+        self._clock = clock
+        self._queue_max = queue_max
+        self._retry_s = retry_s
+        self._queues: defaultdict[int, deque[tuple[int, Entry]]] = defaultdict(deque)
+        self._statuses: dict[int, Status] = {}
+        self._told: dict[int, Status] = {}
+        self._changed = asyncio.Event()
+        self._room = asyncio.Condition()
+        self.waiting = False
+
+    # -- for the partition workers ---------------------------------------------------------------------------
+
+    async def put(self, partition: int, offset: int, entry: Entry) -> None:
+        """Hand over an entry; waits while the partition's queue is full."""
+        queue = self._queues[partition]
+        async with self._room:
+            await self._room.wait_for(lambda: len(queue) < self._queue_max)
+            queue.append((offset, entry))
+        self._changed.set()
+
+    async def position(self, partition: int) -> Position | None:
+        """Give up what is queued for the partition (the journal has it), and return where the tables stand."""
+        async with self._room:
+            self._queues[partition].clear()
+            self._room.notify_all()
+        return await self._store.position(partition)
+
+    async def lookup(self, request_ids: Sequence[str]) -> Mapping[str, int]:
+        """Return the newest journal offset of the requests that have a verdict, written or on its way."""
+        wanted = set(request_ids)
+        rows = await self._store.lookups(request_ids)
+        found = {request_id: offsets[-1] for request_id, (_, offsets) in rows.items() if offsets}
+        for queue in self._queues.values():
+            for offset, entry in queue:
+                for resolved in entry.resolved:
+                    if resolved.outcome.request_id in wanted:
+                        found[resolved.outcome.request_id] = offset
+        return found
+
+    def note_status(self, partition: int, status: Status) -> None:
+        """Note where a partition stands; written with the next round, if it changed."""
+        self._statuses[partition] = status
+        if self._told.get(partition) != status:
+            self._changed.set()
+
+    def forget(self, partition: int) -> None:
+        """Drop what is queued for a partition that is ours no more."""
+        self._queues.pop(partition, None)
+        self._statuses.pop(partition, None)
+        self._told.pop(partition, None)
+
+    @property
+    def queued(self) -> int:
+        """Number of entries waiting to be written."""
+        return sum(len(queue) for queue in self._queues.values())
+
+    # -- the task --------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Write for ever."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            await self.write_all()
+
+    async def write_all(self) -> None:
+        """Write everything queued now."""
+        for partition in list(self._queues):
+            while self._queues.get(partition):
+                await self._write(partition)
+        for partition, status in list(self._statuses.items()):
+            if self._told.get(partition) != status:
+                await self._tell(partition, status)
+
+    async def _tell(self, partition: int, status: Status) -> None:
+        try:
+            await self._store.status(
+                partition,
+                pending=status.pending,
+                lag=status.lag,
+                watermark=status.watermark,
+                verified_through=status.verified_through,
+            )
+            self._told[partition] = status
+        except DependencyDown as down:
+            await self._wait(down)
+            self._changed.set()
+
+    async def _write(self, partition: int) -> None:
+        queue = self._queues[partition]
+        group: list[tuple[int, Entry]] = []
+        requests = 0
+        for offset, entry in queue:
+            if group and (requests + len(entry.resolved) > GROUP_REQUESTS_MAX or entry.n != group[-1][1].n + 1):
+                break
+            group.append((offset, entry))
+            requests += len(entry.resolved)
+        status = self._statuses.get(partition)
+        try:
+            await self._store.apply(partition, group, lag=status.lag if status else 0)
+        except DependencyDown as down:
+            await self._wait(down)
+            return
+        except StaleApply as stale:
+            await self._catch_up(partition, stale)
+            return
+        self.waiting = False
+        await self._done(partition, group[-1][1].n)
+
+    async def _catch_up(self, partition: int, stale: StaleApply) -> None:
+        """The tables stand elsewhere: drop what they have, and fetch from the journal what they lack."""
+        _log.warning("tables_stand_elsewhere", partition=partition, detail=str(stale))
+        queue = self._queues[partition]
+        if stale.actual_n >= stale.expected_n:
+            await self._done(partition, stale.actual_n)
+            return
+        try:
+            position = await self._store.position(partition)
+            start, after_n = (position.journal_offset + 1, position.n) if position else (0, -1)
+            entries = await self._journal.read(partition, start, queue[0][0] if queue else None)
+            missing = list(valid_entries(entries, after_n=after_n))
+        except DependencyDown as down:
+            await self._wait(down)
+            return
+        if missing:
+            await self._store.apply(partition, missing)
+        elif queue:
+            _log.error("tables_cannot_catch_up", partition=partition, at=after_n, next=queue[0][1].n)
+            await self._clock.sleep(self._retry_s)
+
+    async def _done(self, partition: int, n: int) -> None:
+        queue = self._queues.get(partition)
+        async with self._room:
+            while queue and queue[0][1].n <= n:
+                queue.popleft()
+            self._room.notify_all()
+
+    async def _wait(self, down: DependencyDown) -> None:
+        if not self.waiting:
+            _log.warning("waiting", dependency=down.dependency, detail=down.detail, queued=self.queued)
+        self.waiting = True
+        await self._clock.sleep(self._retry_s)
+        self._changed.set()
