@@ -52,13 +52,14 @@ class Comparison(Struct, frozen=True, kw_only=True):
 
     `differences` decide the verdict, `ignored` are those a rule explains. `doubts` are the reasons why parts could not
     be compared fairly (`body_truncated`, `capture_gap`, ...): without differences, a doubt makes the pair
-    incomparable. `dropped` counts differences beyond the bound on how many are kept.
+    incomparable. `dropped` and `ignored_dropped` count those beyond the bound on how many are kept.
     """
 
     differences: tuple[Difference, ...] = ()
     ignored: tuple[Difference, ...] = ()
     doubts: tuple[str, ...] = ()
     dropped: int = 0
+    ignored_dropped: int = 0
 
 
 NOTHING = Comparison()

@@ -1,0 +1,204 @@
+"""Header fields compared by what they mean: names without case, lists as lists, media types as media types.
+
+Sources: RFC 9110 (sections 5.1 to 5.6, 8.3), RFC 8259 section 11 (`application/json` has no charset).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import msgspec
+from msgspec import Raw, Struct, UnsetType
+
+from verifier.core.canonical import Json, NotJson, Repeated, number, parse, plain_number
+from verifier.core.difference import Change, Kind
+from verifier.core.findings import ABSENT, Findings
+
+Headers = dict[str, str | list[str]]
+
+_decode = msgspec.json.Decoder(Headers).decode
+_SPACED_COLON = re.compile(rb'"[ \t\r\n]+:')
+_LIST_NAMES = frozenset((
+    "accept", "accept-charset", "accept-ch", "accept-encoding", "accept-language", "accept-patch", "accept-post",
+    "accept-ranges", "access-control-allow-headers", "access-control-allow-methods", "access-control-expose-headers",
+    "allow", "cache-control", "connection", "content-encoding", "content-language", "forwarded", "if-match",
+    "if-none-match", "link", "pragma", "preference-applied", "server-timing", "te", "trailer", "transfer-encoding",
+    "upgrade", "vary", "via", "warning", "x-forwarded-for",
+))  # fmt: skip
+# One item of a list: quoted strings hold commas of their own, and so do URIs in angle brackets.
+_ITEM = re.compile(r'(?:"(?:[^"\\]|\\.)*"|<[^>]*>|[^,"<]|["<])+', re.DOTALL)
+_PARAMETER = re.compile(r';\s*([^\s=;]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)', re.DOTALL)
+_NUMERIC = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?")
+_MEDIA_CHARS_MAX = 1024
+_LIST_CHARS_MAX = 4096
+_JSON_TYPES = ("application/json", "text/json")
+
+
+class Media(Struct, frozen=True):
+    """A media type: `name` lower-case ("" if unknown), `charset` lower-case or "", other parameters sorted."""
+
+    name: str = ""
+    charset: str = ""
+    parameters: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def is_json(self) -> bool:
+        return self.name in _JSON_TYPES or self.name.endswith("+json")
+
+    @property
+    def is_form(self) -> bool:
+        return self.name == "application/x-www-form-urlencoded"
+
+
+def read_headers(raw: Raw | UnsetType) -> Headers | None:
+    """Return header fields by lower-case name, repeated ones as a list; None if they cannot be read as such."""
+    if isinstance(raw, UnsetType):
+        return None
+    data = bytes(raw)
+    try:
+        made = _decode(data)
+        # A member named twice would be lost: there are as many members as names, or we look closer.
+        if data.count(b'":') == len(made) and _SPACED_COLON.search(data) is None and _all_lower(made):
+            return made
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        return _lifted(parse(data))
+    except NotJson:
+        return None
+
+
+def _all_lower(headers: Headers) -> bool:
+    return all(name == name.lower() for name in headers)
+
+
+def _lifted(value: Json) -> Headers | None:
+    if isinstance(value, list):
+        pairs = [(item[0], item[1]) for item in value if isinstance(item, list) and len(item) == 2]
+        if len(pairs) != len(value):
+            return None
+    elif isinstance(value, Repeated):
+        pairs = [(name, each) for name, last in value.items() for each in value.repeats.get(name, [last])]
+    elif isinstance(value, dict):
+        pairs = list(value.items())
+    else:
+        return None
+    made: dict[str, list[str]] = {}
+    for name, member in pairs:
+        texts = [_text(each) for each in (member if isinstance(member, list) else [member])]
+        if not isinstance(name, str):
+            return None
+        made.setdefault(name.lower(), []).extend(text for text in texts if text is not None)
+        if None in texts:
+            return None
+    return {name: texts[0] if len(texts) == 1 else texts for name, texts in made.items()}
+
+
+def _text(value: Json) -> str | None:
+    if isinstance(value, bytes):
+        return plain_number(value)
+    return value if isinstance(value, str) else None
+
+
+def media_of(headers: Headers | None) -> Media:
+    """Return the content type that headers tell."""
+    given = "" if headers is None else headers.get("content-type", "")
+    return read_media(given if isinstance(given, str) else given[0] if given else "")
+
+
+def read_media(text: str) -> Media:
+    """Read a content type (RFC 9110 section 8.3.1)."""
+    if not text or len(text) > _MEDIA_CHARS_MAX:
+        return Media(name=text.lower())
+    name = text.partition(";")[0].strip().lower()
+    charset = ""
+    others: list[tuple[str, str]] = []
+    for key, value in _PARAMETER.findall(text):
+        stripped = value.strip()
+        if stripped[:1] == '"':
+            stripped = re.sub(r"\\(.)", r"\1", stripped[1:-1])
+        if key.lower() == "charset":
+            charset = stripped.lower()
+        else:
+            others.append((key.lower(), stripped))
+    return Media(name, charset, tuple(sorted(others)))
+
+
+def content_codings(headers: Headers | None) -> tuple[str, ...]:
+    """Return the content codings that headers tell, in the order they were applied."""
+    given = [] if headers is None else _values(headers.get("content-encoding", ""))
+    return tuple(item.lower() for item in _items(given) if item.lower() != "identity")
+
+
+def compare_headers(main: Headers, other: Headers, findings: Findings) -> None:
+    """Note each header field that differs. `path` and `field` are its name.
+
+    Values of one name are compared in order; a list of values equals the same values joined with commas, other than
+    for `set-cookie`. Content types are compared as RFC 9110 reads them, and `charset=utf-8` says nothing on JSON.
+    """
+    tracking = findings.tracks_ids(Kind.HEADER)
+    for name, mine in main.items():
+        theirs = other.get(name)
+        if theirs is None:
+            findings.structure(Kind.HEADER, name, name, Change.MISSING, _shown(mine), ABSENT)
+        elif mine != theirs and not _same(name, mine, theirs):
+            _differ(name, mine, theirs, findings)
+        elif tracking and isinstance(mine, str):
+            findings.equal(Kind.HEADER, name, name, mine)
+    for name, theirs in other.items():
+        if name not in main:
+            findings.structure(Kind.HEADER, name, name, Change.EXTRA, ABSENT, _shown(theirs))
+
+
+def _same(name: str, main: str | list[str], other: str | list[str]) -> bool:
+    mine, theirs = _values(main), _values(other)
+    if name == "content-type":
+        return len(mine) == len(theirs) == 1 and _meaning(read_media(mine[0])) == _meaning(read_media(theirs[0]))
+    if name in _LIST_NAMES:
+        return _items(mine) == _items(theirs)
+    if name == "set-cookie":
+        return mine == theirs
+    return ", ".join(mine) == ", ".join(theirs)
+
+
+def _meaning(media: Media) -> Media:
+    if media.is_json and media.charset in ("utf-8", "utf8"):
+        return msgspec.structs.replace(media, charset="")
+    return media
+
+
+def _differ(name: str, main: str | list[str], other: str | list[str], findings: Findings) -> None:
+    mine, theirs = _values(main), _values(other)
+    if name in _LIST_NAMES:
+        mine, theirs = _items(mine), _items(theirs)
+    if len(mine) > 1 and Counter(mine) == Counter(theirs):
+        findings.structure(Kind.HEADER, name, name, Change.ORDER, _shown(main), _shown(other))
+        return
+    if isinstance(main, str) and isinstance(other, str):
+        found = findings.rule_at(Kind.HEADER, name)
+        pair: tuple[Json, Json] = (main.strip(), other.strip())
+        if found is not None and found.action in ("tolerance", "time_tolerance"):
+            pair = _numeric(main), _numeric(other)
+        findings.value(Kind.HEADER, name, name, *pair)
+    else:
+        findings.value(Kind.HEADER, name, name, [*_values(main)], [*_values(other)])
+
+
+def _numeric(text: str) -> Json:
+    stripped = text.strip()
+    return number(stripped) if _NUMERIC.fullmatch(stripped) else stripped
+
+
+def _values(value: str | list[str]) -> list[str]:
+    return [value.strip()] if isinstance(value, str) else [each.strip() for each in value]
+
+
+def _items(values: list[str]) -> list[str]:
+    if sum(map(len, values)) > _LIST_CHARS_MAX:  # beyond it, taking lists apart might take quadratic time
+        return values
+    return [item.strip() for value in values for item in _ITEM.findall(value) if item.strip()]
+
+
+def _shown(value: str | list[str]) -> Json:
+    return value if isinstance(value, str) else [*value]

@@ -1,0 +1,189 @@
+"""Values as they are shown in a difference: bounded, without secrets, and encodable by any JSON library.
+
+What is not the value itself is an object with one member named `$…`: `$cut` the beginning of a larger value, `$number`
+a number that neither a 64-bit integer nor a double holds, `$text` and `$bytes` the digest of a text or of binary data,
+`$excerpt` the place where two texts part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+import msgspec
+
+from verifier.core.canonical import Json, Repeated, canonical, escape, json_type, number, plain_number
+
+REDACTED = "[redacted]"
+_DEPTH_MAX = 32
+_INT_MAX = 2**63 - 1
+_SEGMENT_CHARS_MAX = 256
+_EXCERPT_CHARS = 160
+_WHOLE_CHARS_MAX = 256
+
+
+class _TooLarge(Exception):
+    """The value does not fit the bound."""
+
+
+def witness(value: Json, bytes_max: int, hidden: AbstractSet[str]) -> Any:
+    """Return a value as plain JSON data of at most `bytes_max` bytes, with members named in `hidden` redacted."""
+    kind = type(value)
+    if kind is str and len(value) * 6 < bytes_max:  # type: ignore[arg-type]
+        return clean(value)  # type: ignore[arg-type]
+    try:
+        made = _plain(value, hidden, 0, [bytes_max])
+        if len(msgspec.json.encode(made)) <= bytes_max:
+            return made
+    except _TooLarge:
+        pass
+    return _cut(value, bytes_max, hidden)
+
+
+def redacted_copy(value: Json, hidden: AbstractSet[str]) -> Any:
+    """Return a whole value as plain JSON data, with members named in `hidden` redacted; cut where it nests too deep."""
+    return _plain(value, hidden, 0, None)
+
+
+def clean(text: str) -> str:
+    """Return a text that any encoder takes: lone surrogates become visible escapes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode(errors="backslashreplace").decode()
+    return text
+
+
+def segment(name: str) -> str:
+    """Return one segment of a path: escaped, without lone surrogates, and of bounded length (then with a digest)."""
+    if len(name) > _SEGMENT_CHARS_MAX:
+        digest = hashlib.sha256(name.encode(errors="surrogatepass")).hexdigest()[:16]
+        name = f"{name[: _SEGMENT_CHARS_MAX // 2]}...sha256:{digest}"
+    return escape(name if name.isascii() else clean(name))
+
+
+def text_witnesses(main: str, other: str, bytes_max: int, *, secret: bool) -> tuple[Any, Any]:
+    """Return two texts that differ: whole if short, else from shortly before the place where they part.
+
+    With `secret` neither is shown, only its digest and length in characters.
+    """
+    if secret:
+        return _text_digest(main), _text_digest(other)
+    if max(len(main), len(other)) <= _WHOLE_CHARS_MAX and max(len(main), len(other)) * 6 < bytes_max:
+        return clean(main), clean(other)
+    at = common_prefix(main, other)
+    size = min(_EXCERPT_CHARS, max(8, bytes_max // 12))
+    start = max(0, at - size // 4)
+    return tuple(  # type: ignore[return-value]
+        {"$excerpt": {"text": clean(text[start : start + size]), "from": start, "differs_at": at, "of": len(text)}}
+        for text in (main, other)
+    )
+
+
+def common_prefix(main: str, other: str) -> int:
+    """Return the length of what two texts begin with in common, by halving."""
+    low, high = 0, min(len(main), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if main[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def bytes_witness(data: bytes) -> dict[str, Any]:
+    """Return binary data as its length and SHA-256 digest."""
+    return {"$bytes": {"length": len(data), "sha256": hashlib.sha256(data).hexdigest()}}
+
+
+def _text_digest(text: str) -> dict[str, Any]:
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+    return {"$text": {"length": len(text), "sha256": digest}}
+
+
+def _plain(value: Json, hidden: AbstractSet[str], depth: int, room: list[int] | None) -> Any:
+    """Convert a value; `room` counts down the bytes left, at one for each value and character at least."""
+    if room is not None:
+        room[0] -= len(value) if isinstance(value, str | bytes) else 1
+        if room[0] < 0:
+            raise _TooLarge
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, bytes):
+        return _number(value)
+    if isinstance(value, list | dict) and depth >= _DEPTH_MAX:
+        if room is not None:
+            raise _TooLarge
+        return {"$cut": "(nested too deeply)", "type": json_type(value), "members": len(value)}
+    if isinstance(value, list):
+        return [_plain(item, hidden, depth + 1, room) for item in value]
+    if isinstance(value, dict):
+        made: dict[str, Any] = {}
+        for name, member in value.items():
+            if room is not None:
+                room[0] -= len(name)
+            if name.casefold().replace("-", "_") in hidden:
+                made[clean(name)] = REDACTED
+            elif isinstance(value, Repeated) and name in value.repeats:
+                every = [_plain(each, hidden, depth + 1, room) for each in value.repeats[name]]
+                made[clean(name)] = {"$repeated": every}
+            else:
+                made[clean(name)] = _plain(member, hidden, depth + 1, room)
+        return made
+    return value
+
+
+def _number(value: bytes) -> Any:
+    plain = plain_number(value)
+    if "e" not in plain and len(plain) <= 19:
+        whole = int(plain)
+        if abs(whole) <= _INT_MAX:
+            return whole
+    if len(value) <= 40 and len(plain.partition("e")[2]) <= 4:
+        made = float(plain)
+        if abs(made) != float("inf") and number(repr(made)) == value:
+            return made
+    return {"$number": plain}
+
+
+def _cut(value: Json, bytes_max: int, hidden: AbstractSet[str]) -> dict[str, Any]:
+    """Return the beginning of a value's text, marked as cut, with the value's type and size."""
+    if isinstance(value, list | dict):
+        head = canonical(_hidden_copy(value, hidden, [bytes_max])).decode()
+        mark: dict[str, Any] = {"type": json_type(value), "members": len(value)}
+    else:
+        head = clean(value) if isinstance(value, str) else value.decode() if isinstance(value, bytes) else ""
+        mark = {"type": json_type(value), "chars": len(head)}
+    head = head[:bytes_max]
+    while len(msgspec.json.encode({"$cut": head, **mark})) > bytes_max and head:
+        head = head[: len(head) * 3 // 4]
+    return {"$cut": head, **mark}
+
+
+def _hidden_copy(value: Json, hidden: AbstractSet[str], room: list[int], depth: int = 0) -> Json:
+    """Copy the beginning of a value, as much as `room` bytes may show, without what is hidden."""
+    room[0] -= 1
+    if isinstance(value, str):
+        room[0] -= len(value)
+        return value[: max(0, room[0] + len(value))]
+    if isinstance(value, list | dict) and depth >= _DEPTH_MAX:
+        return "..."
+    if isinstance(value, list):
+        items: list[Json] = []
+        for item in value:
+            if room[0] <= 0:
+                break
+            items.append(_hidden_copy(item, hidden, room, depth + 1))
+        return items
+    if isinstance(value, dict):
+        made: dict[str, Json] = {}
+        for name, member in value.items():
+            if room[0] <= 0:
+                break
+            room[0] -= len(name)
+            secret = name.casefold().replace("-", "_") in hidden
+            made[name] = REDACTED if secret else _hidden_copy(member, hidden, room, depth + 1)
+        return made
+    return value
