@@ -86,7 +86,8 @@ def merge(
         for identity in by_order[claims_per_key_max:]:
             del merged[identity]
     changed = merged.keys() != held.keys() or any(
-        held[identity].claimant != now.claimant for identity, now in merged.items()
+        now is not held[identity] and claim_text(now.claimant) != claim_text(held[identity].claimant)
+        for identity, now in merged.items()
     )
     return merged, changed, max(0, dropped)
 
@@ -150,7 +151,7 @@ def conflicts_of(
         )
     found = [
         Conflict(
-            id=_conflict_id(scope, key, kind, winner, loser),
+            id=conflict_id(scope, key, kind, winner, loser),
             scope=scope,
             key=key,
             entity=loser.entity if loser.entity is not None else winner.entity,
@@ -221,7 +222,8 @@ def _order_pairs(ordered: Sequence[Claimant]) -> list[Pair]:
     return pairs
 
 
-def _conflict_id(scope: str, key: str, kind: str, winner: Claimant, loser: Claimant) -> str:
+def conflict_id(scope: str, key: str, kind: str, winner: Claimant, loser: Claimant) -> str:
+    """The id of a conflict: of its key and loser, and for an `order` conflict of its winner, too."""
     parts = [scope, key, loser.side, loser.request_id]
     if kind == "order":
         parts.append(winner.request_id)

@@ -20,7 +20,7 @@ class DependencyDown(VerifierError):
 
 
 class StaleApply(VerifierError):
-    """The tables stand elsewhere than the caller thought: another worker owns the partition, or did this before.
+    """The tables stand elsewhere than thought: another worker owns the partition, or did this before.
 
     `expected_n` is the entry number the batch would follow, `actual_n` the one the tables have (-1: none).
     """

@@ -22,6 +22,7 @@ from verifier.core.outcome import Claim, Conflict, Outcome, Resolved
 from verifier.core.storable import bounded_text
 
 UNVERSIONED = -1
+"""Version of a retraction that has none: it takes back whatever is there."""
 
 
 class Stored(Struct, frozen=True, gc=False):

@@ -7,6 +7,7 @@ every time.
 
 from __future__ import annotations
 
+import json
 import re
 from decimal import Decimal
 from hashlib import blake2b
@@ -19,9 +20,10 @@ _SHORT_CHARS = 128
 _MARK_HEX = 16
 _DEPTH_MAX = 100
 _DIGITS_MAX = 999
+_TOO_DEEP = "(nested too deeply)"
 _REPLACEMENT = "�"
-# NUL, an exponent of four digits or more, a thousand digits: whatever jsonb might refuse (or only looks so)
-_SUSPICIOUS = re.compile(rb"\\u0000|[eE][+-]?[0-9]{4}|[0-9]{1000}|[\[{]{64}")
+# NUL, a surrogate, an exponent of four digits, a thousand digits: whatever jsonb might refuse (or only looks so)
+_SUSPICIOUS = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])|[eE][+-]?[0-9]{4}|[0-9]{1000}|[\[{]{64}")
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
@@ -41,14 +43,21 @@ def bounded_text(text: str) -> str:
 
 
 def json_text(value: Any) -> str:
-    """Return `value` as JSON text that PostgreSQL's jsonb takes; what it would refuse is replaced or made text."""
+    """Return `value` as JSON text that PostgreSQL's jsonb takes; what it would refuse is replaced.
+
+    `msgspec.Raw` inside it is passed on as it is, unless something in it has to be replaced.
+    """
     try:
         encoded = _encode(value)
     except UnicodeEncodeError:
-        encoded = None
-    if encoded is None or _SUSPICIOUS.search(encoded):
         encoded = _encode(_storable(msgspec.to_builtins(value, builtin_types=(Decimal,)), 0))
-    return encoded.decode()
+    if _SUSPICIOUS.search(encoded):
+        try:
+            parsed = json.loads(encoded.decode(errors="replace"), parse_float=Decimal, parse_int=Decimal)
+        except RecursionError:
+            parsed = _TOO_DEEP
+        encoded = _encode(_storable(parsed, 0))
+    return encoded.decode(errors="replace")
 
 
 def _storable_text(text: str) -> str:
@@ -60,12 +69,11 @@ def _storable(value: Any, depth: int) -> Any:
         return _storable_text(value)
     if isinstance(value, (list, tuple, dict)):
         if depth == _DEPTH_MAX:
-            return "(nested too deeply)"
+            return _TOO_DEEP
         if isinstance(value, dict):
             return {_storable_text(str(key)): _storable(item, depth + 1) for key, item in value.items()}
         return [_storable(item, depth + 1) for item in value]
     if isinstance(value, Decimal):
-        return str(value) if abs(value.adjusted()) > _DIGITS_MAX else value
-    if isinstance(value, int) and value.bit_length() > _DIGITS_MAX * 3:
-        return hex(value)
+        too_long = len(value.as_tuple().digits) > _DIGITS_MAX
+        return str(value) if too_long or abs(value.adjusted()) > _DIGITS_MAX else value
     return value

@@ -229,7 +229,7 @@ def conflict_view(conflict: Conflict) -> View:
 
 
 def key_result_view(claimant: Claimant, rev: int) -> View:
-    """What `idempotency_keys.result` holds; the digest as text, for JSON readers lose bits of large numbers."""
+    """What `idempotency_keys.result` holds; the digest as text, for it is a large number to JSON readers."""
     return {
         "side": claimant.side,
         "ts": claimant.ts,
