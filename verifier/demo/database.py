@@ -197,13 +197,12 @@ class Store:
         With an idempotency key that is known already, nothing is written and the answer of the first request is
         returned; a concurrent first request is waited for.
         """
-        async with self._connections().acquire() as connection:
-            async with connection.transaction():
-                if idempotency_key is not None:
-                    stored = await self._claim(connection, idempotency_key, request_id, answer)
-                    if stored is not None:
-                        return stored
-                written = [await _apply(connection, write) for write in writes]
+        async with self._connections().acquire() as connection, connection.transaction():
+            if idempotency_key is not None:
+                stored = await self._claim(connection, idempotency_key, request_id, answer)
+                if stored is not None:
+                    return stored
+            written = [await _apply(connection, write) for write in writes]
         for item in written:
             _record(item)
         return None
