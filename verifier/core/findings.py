@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import msgspec
 
@@ -21,7 +21,7 @@ class _Absent:
 
 
 ABSENT: Final = _Absent()
-Value = Json | _Absent
+Value: TypeAlias = "Json | _Absent"
 Witnesses = Callable[[], tuple[Any, Any]]
 
 

@@ -136,7 +136,7 @@ class _Reconciliation:
         applied, applied_other = _with_status(main, applied=True), _with_status(other, applied=True)
         failed, failed_other = _with_status(main, applied=False), _with_status(other, applied=False)
         pairs, missing, extra = self._pair(applied, applied_other, path, field)
-        labels = {self._label(mine[1], field) for mine, _ in pairs}
+        labels = {self._label(mine[1], field) for mine, _ in pairs} if extra else set()
         for mine, theirs in pairs:
             self._write(mine[1], theirs[1], path, field, diverged=diverged)
         self._pairs += pairs
@@ -184,12 +184,11 @@ class _Reconciliation:
         if plan.moved:
             names = [[_name(write) for _, write in side] for side in (main, other)]
             self._findings.structure(_WRITE, path, field, Change.ORDER, [*names[0]], [*names[1]])
-        pairs = [*plan.same, *plan.replaced]
-        missing, extra = [main[at] for at in plan.missing], [other[at] for at in plan.extra]
-        while missing and extra:  # what neither side repeats must be the same write, done otherwise
-            pairs.append((plan.missing[len(plan.missing) - len(missing)], plan.extra[len(plan.extra) - len(extra)]))
-            del missing[0], extra[0]
-        return [(main[one], other[two]) for one, two in sorted(pairs)], missing, extra
+        # What is left over on both sides is taken for the same writes, done otherwise.
+        otherwise = list(zip(plan.missing, plan.extra, strict=False))
+        pairs = sorted([*plan.same, *plan.replaced, *otherwise])
+        missing, extra = plan.missing[len(otherwise) :], plan.extra[len(otherwise) :]
+        return [(main[one], other[two]) for one, two in pairs], [main[at] for at in missing], [other[at] for at in extra]
 
     def _label(self, write: Write, field: str) -> bytes:
         found = _image(write.data)
@@ -231,9 +230,9 @@ class _Reconciliation:
         changed = dict(theirs)
         for name in keys.keys() & others.keys() & mine.keys() & theirs.keys():
             repeats = _same_id(mine[name], keys[name]) and _same_id(theirs[name], others[name])
-            if repeats and json_type(mine[name]) == json_type(theirs[name]):
-                if self._findings.rule_at(_WRITE, f"{field}/{segment(name)}") is None:
-                    changed[name] = mine[name]
+            ruled = self._findings.rule_at(_WRITE, f"{field}/{segment(name)}") is not None
+            if repeats and not ruled and json_type(mine[name]) == json_type(theirs[name]):
+                changed[name] = mine[name]
         return changed if type(theirs) is dict else theirs
 
     def _diverged(self, main: Write, other: Write, path: str, field: str) -> bool:

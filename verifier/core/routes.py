@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 from urllib.parse import unquote
 
 METHODS = frozenset(
@@ -146,5 +147,5 @@ def _is_opaque(text: str) -> bool:
     parts = [part for part in re.split(r"[-_.~+=]", text) if part]
     if not all(_WORD.fullmatch(part) for part in parts):
         return True
-    turns = sum(1 for one, two in zip(text, text[1:], strict=False) if one.isupper() != two.isupper())
+    turns = sum(1 for one, two in pairwise(text) if one.isupper() != two.isupper())
     return any(char.islower() for char in text) and turns > len(text) * 0.35
