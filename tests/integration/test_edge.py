@@ -1,197 +1,34 @@
-"""The shipped NGINX files on a real NGINX: who is served by whom, what is mirrored, and which lines are written."""
+"""The shipped NGINX files on a real NGINX: what users and backends get, what is mirrored and logged."""
 
 from __future__ import annotations
 
-import asyncio
 import http.client
-import json
-import os
-import signal
 import socket
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from edge_driver import Backend, Edge, all_lines, ask, edges_over, lines, lines_of, running_backends
 
-from verifier.demo.stack.errors import StackError
-from verifier.demo.stack.nginx import EdgeParams, Nginx, render
 from verifier.demo.stack.ports import free_port
 from verifier.demo.stack.process import wait_until
-
-Line = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    method: str
-    target: str
-    headers: dict[str, str]
-    body: bytes
-
-
-@dataclass
-class Backend:
-    """A small HTTP/1.1 server on a thread of its own; what it does can be set while it runs."""
-
-    name: str
-    delay_s: float = 0.0
-    chunks: tuple[bytes, ...] = ()  # sent, 50 ms apart, in place of the backend's name
-    port: int = field(default_factory=free_port)
-    seen: list[Seen] = field(default_factory=list)
-    finished: int = 0
-    _loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.new_event_loop)
-
-    @property
-    def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        started = threading.Event()
-
-        async def serve() -> None:
-            self._done = asyncio.Event()
-            server = await asyncio.start_server(self._connection, "127.0.0.1", self.port)
-            started.set()
-            await self._done.wait()
-            server.close()
-            for task in asyncio.all_tasks() - {asyncio.current_task()}:
-                task.cancel()
-
-        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(serve(),))
-        self._thread.start()
-        assert started.wait(5)
-
-    def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._done.set)
-        self._thread.join(5)
-        self._loop.run_until_complete(asyncio.sleep(0))
-        self._loop.close()
-
-    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                await self._one(reader, writer)
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
-            writer.close()
-
-    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-        method, target, _ = head[0].split(" ")
-        headers = {
-            name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)
-        }
-        body = await reader.readexactly(int(headers.get("content-length", "0")))
-        self.seen.append(Seen(method, target, headers, body))
-        if self.delay_s:
-            await asyncio.sleep(self.delay_s)
-        chunks = self.chunks or (self.name.encode(),)
-        answer = f"HTTP/1.1 200 OK\r\nContent-Length: {sum(map(len, chunks))}\r\nX-Request-ID: the-backends-own\r\n\r\n"
-        writer.write(answer.encode())
-        for chunk in chunks if method != "HEAD" else ():
-            if self.chunks:
-                await asyncio.sleep(0.05)
-            writer.write(chunk)
-            await writer.drain()
-        self.finished += 1
 
 
 @pytest.fixture
 def backends() -> Iterator[dict[str, Backend]]:
-    three = {name: Backend(name) for name in ("main", "shadow", "canary")}
-    for backend in three.values():
-        backend.start()
-    yield three
-    for backend in three.values():
-        backend.stop()
-
-
-Edge = Callable[..., Nginx]
+    with running_backends() as three:
+        yield three
 
 
 @pytest.fixture
 def edge(backends: dict[str, Backend], tmp_path: Path) -> Iterator[Edge]:
-    started: list[Nginx] = []
-
-    def start(**params: Any) -> Nginx:
-        addresses = {name: backend.address for name, backend in backends.items()}
-        started.append(Nginx(tmp_path / f"edge{len(started)}", EdgeParams(**(addresses | params))))
-        return started[-1].start()
-
-    yield start
-    for nginx in started:
-        nginx.stop(grace_s=1.0)
+    with edges_over(backends, tmp_path) as start:
+        yield start
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    status: int
-    headers: http.client.HTTPMessage
-    body: bytes
-    seconds: float
-
-    @property
-    def request_id(self) -> str:
-        return self.headers["X-Request-ID"]
-
-
-def ask(
-    where: Nginx | http.client.HTTPConnection,
-    target: str = "/",
-    *,
-    method: str = "GET",
-    body: bytes = b"",
-    headers: dict[str, str | bytes] | None = None,
-) -> Answer:
-    own = isinstance(where, Nginx)
-    connection = (
-        http.client.HTTPConnection(where.params.listen, timeout=10) if isinstance(where, Nginx) else where
-    )
-    began = time.monotonic()
-    connection.putrequest(method, target, skip_accept_encoding=True)
-    if body:
-        connection.putheader("Content-Length", str(len(body)))
-    for name, value in (headers or {}).items():
-        connection.putheader(name, value)
-    connection.endheaders(body or None)
-    answer = connection.getresponse()
-    read = answer.read()
-    seconds = time.monotonic() - began
-    if own:
-        connection.close()
-    return Answer(answer.status, answer.headers, read, seconds)
-
-
-def lines(nginx: Nginx) -> list[Line]:
-    text = nginx.log_path.read_bytes().decode() if nginx.log_path.exists() else ""
-    return [json.loads(line) for line in text.splitlines()]
-
-
-def lines_of(nginx: Nginx, request_id: str, count: int, *, timeout_s: float = 5.0) -> dict[str, Line]:
-    """The lines about a request, by side, once there are `count`; and no side has two."""
-
-    def found() -> list[Line]:
-        about = [line for line in lines(nginx) if line["request_id"] == request_id]
-        return about if len(about) >= count else []
-
-    about = wait_until(found, timeout_s, f"{count} lines about {request_id} in {lines(nginx)}")
-    by_side = {line["side"]: line for line in about}
-    assert len(by_side) == len(about) == count
-    return by_side
-
-
-def all_lines(nginx: Nginx, count: int, *, timeout_s: float = 5.0) -> list[Line]:
-    wait_until(lambda: len(lines(nginx)) >= count, timeout_s, f"{count} lines")
-    assert len(lines(nginx)) == count
-    return lines(nginx)
-
-
-# --- lines ---------------------------------------------------------------------------------------------------------
+# --- lines --------------------------------------------------------------------------------------------------
 
 
 def test_a_request_gives_one_line_about_main_and_one_about_the_shadow(
@@ -249,7 +86,7 @@ def test_health_is_answered_by_the_edge_alone(edge: Edge, backends: dict[str, Ba
     assert [seen.target for seen in backends["main"].seen] == ["/after"]
 
 
-# --- what the backends are told ------------------------------------------------------------------------------------
+# --- what the backends are told -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -339,7 +176,7 @@ def test_a_bad_or_absent_request_id_is_replaced(edge: Edge, backends: dict[str, 
     }
 
 
-# --- users never feel the mirror -----------------------------------------------------------------------------------
+# --- users never feel the mirror ----------------------------------------------------------------------------
 
 
 def test_a_hung_shadow_slows_no_one_not_even_on_the_same_connection(
@@ -418,7 +255,7 @@ def test_a_client_that_leaves_during_its_upload_was_never_mirrored(
     assert not backends["main"].seen and not backends["shadow"].seen
 
 
-# --- what is not mirrored ------------------------------------------------------------------------------------------
+# --- what is not mirrored -----------------------------------------------------------------------------------
 
 
 def test_copies_above_the_rate_are_shed_with_a_line_each(edge: Edge, backends: dict[str, Backend]) -> None:
@@ -470,158 +307,3 @@ def test_what_is_not_sampled_says_so_and_is_not_mirrored(
         assert line["side"] == "main" or line["request_id"] in sampled
     assert {seen.headers["x-request-id"] for seen in backends["shadow"].seen} == sampled
     assert len(set(sent)) == 100
-
-
-# --- the canary ----------------------------------------------------------------------------------------------------
-
-
-def test_what_the_canary_serves_is_not_mirrored(edge: Edge, backends: dict[str, Backend]) -> None:
-    nginx = edge(canary_weight_percent=100)
-    answer = ask(nginx, "/c%2F?x", method="POST", body=b"data", headers={"X-Shadow-Request": "true"})
-    assert answer.body == b"canary"
-    line = lines_of(nginx, answer.request_id, 1)["canary"]
-    assert (line["status"], line["uri"], line["upstream_addr"]) == (
-        200,
-        "/c%2F?x",
-        backends["canary"].address,
-    )
-    heard = backends["canary"].seen[0]
-    assert (heard.body, heard.target) == (b"data", "/c%2F?x")
-    assert (heard.headers["x-canary-backend"], heard.headers["x-canary-weight"]) == ("true", "100")
-    assert heard.headers["x-request-id"] == answer.request_id
-    assert "x-shadow-request" not in heard.headers
-    assert not backends["main"].seen and not backends["shadow"].seen
-
-
-def test_what_is_too_much_for_the_canary_is_served_by_main(edge: Edge, backends: dict[str, Backend]) -> None:
-    nginx = edge(canary_weight_percent=100, canary_rate_per_s=1, canary_burst=4)
-    answers = [ask(nginx, method="POST", body=b"b") for _ in range(20)]
-    served = Counter(answer.body for answer in answers)
-    assert {answer.status for answer in answers} == {200}
-    assert 5 <= served[b"canary"] <= 7
-    for answer in answers:
-        found = lines_of(nginx, answer.request_id, 1 if answer.body == b"canary" else 2)
-        assert found.keys() == ({"canary"} if answer.body == b"canary" else {"main", "shadow"})
-    assert {seen.body for seen in backends["main"].seen} == {b"b"}
-
-
-def test_the_weight_sticks_to_a_user_and_else_to_a_session(edge: Edge) -> None:
-    nginx = edge(canary_weight_percent=30, canary_rate_per_s=1000, canary_burst=1000, shadow_rate_per_s=1000)
-    first = [ask(nginx, headers={"X-User-ID": f"u{n}"}) for n in range(100)]
-    again = [ask(nginx, headers={"X-User-ID": f"u{n}"}) for n in range(100)]
-    assert [answer.body for answer in first] == [answer.body for answer in again]
-    assert 15 <= sum(answer.body == b"canary" for answer in first) <= 45
-    assert not any(answer.headers["Set-Cookie"] for answer in first)
-    sides = set()
-    for _ in range(30):
-        visit = ask(nginx)
-        cookie = visit.headers["Set-Cookie"].partition(";")[0]
-        assert cookie.startswith("market-intel-canary=")
-        back = ask(nginx, headers={"Cookie": f"a=b; {cookie}; c=d"})
-        assert (back.body, back.headers["Set-Cookie"]) == (visit.body, None)
-        sides.add(back.body)
-    assert sides == {b"main", b"canary"}
-
-
-@pytest.mark.parametrize(
-    ("opt_in", "weight", "headers", "served"),
-    [
-        (True, 0, {"X-Canary": "true"}, b"canary"),
-        (True, 0, {"Cookie": "market-intel-canary=always"}, b"canary"),
-        (True, 0, {"X-Canary": "false", "Cookie": "market-intel-canary=always"}, b"main"),
-        (True, 0, {"X-Canary": "perhaps"}, b"main"),
-        (True, 0, {"Cookie": "not-market-intel-canary=always"}, b"main"),
-        (True, 100, {"Cookie": "market-intel-canary=never"}, b"main"),
-        (True, 100, {"X-Canary": "true", "Cookie": "market-intel-canary=never"}, b"canary"),
-        (False, 100, {"X-Canary": "never"}, b"main"),
-        (False, 0, {"X-Canary": "true", "Cookie": "market-intel-canary=always"}, b"main"),
-    ],
-)
-def test_header_before_cookie_before_weight(
-    edge: Edge, opt_in: bool, weight: float, headers: dict[str, str | bytes], served: bytes
-) -> None:
-    answer = ask(edge(canary_opt_in=opt_in, canary_weight_percent=weight), headers=headers)
-    assert answer.body == served
-    assert weight or answer.headers["Set-Cookie"] is None
-
-
-# --- running it ----------------------------------------------------------------------------------------------------
-
-
-def test_a_reload_takes_up_parameters_and_drops_no_request(edge: Edge, backends: dict[str, Backend]) -> None:
-    nginx = edge(shadow_rate_per_s=10_000, shadow_burst=1000)
-    reloaded = EdgeParams(
-        main=backends["main"].address,
-        shadow=backends["shadow"].address,
-        listen=nginx.params.listen,
-        sample_percent=0,
-    )
-    with ThreadPoolExecutor(2) as pool:
-        load = [pool.submit(ask, nginx, f"/{n}", method="POST", body=b"x") for n in range(300)]
-        nginx.reload(reloaded)
-        answers = [future.result() for future in load]
-    assert {answer.status for answer in answers} == {200}
-    after = ask(nginx)
-    assert lines_of(nginx, after.request_id, 1)["main"]["sampled"] is False
-    mirrored = sum(line["side"] == "main" and line["sampled"] for line in lines(nginx))
-    assert len(all_lines(nginx, 301 + mirrored)) == 301 + mirrored
-
-
-def test_a_configuration_that_nginx_refuses_changes_nothing(edge: Edge, backends: dict[str, Backend]) -> None:
-    nginx = edge()
-    wrong = EdgeParams(
-        main="no-such-host.invalid:1", shadow=backends["shadow"].address, listen=nginx.params.listen
-    )
-    with pytest.raises(StackError, match="refuses the configuration"):
-        nginx.reload(wrong)
-    nginx.reload()
-    assert ask(nginx).body == b"main"
-
-
-def test_stopping_finishes_what_is_under_way_and_writes_its_lines(
-    edge: Edge, backends: dict[str, Backend]
-) -> None:
-    nginx = edge()
-    backends["main"].delay_s, backends["shadow"].delay_s = 0.3, 0.8
-    with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(ask, nginx)
-        wait_until(lambda: backends["shadow"].seen, 5.0, "the shadow to be asked")
-        nginx.stop()
-        answer = asked.result()
-    both = lines_of(nginx, answer.request_id, 2)
-    assert (answer.status, both["shadow"]["status"]) == (200, 200)
-
-
-def test_it_starts_again_after_it_was_killed(edge: Edge) -> None:
-    nginx = edge()
-    assert nginx.pid
-    os.killpg(nginx.pid, signal.SIGKILL)
-    wait_until(lambda: not nginx.running, 5.0, "nginx to die")
-    nginx.stop()
-    assert (nginx.run_dir / "hop.sock").exists()
-    nginx.start()
-    assert ask(nginx).status == 200
-
-
-def test_a_rotated_log_goes_on_in_a_new_file(edge: Edge) -> None:
-    nginx = edge()
-    lines_of(nginx, ask(nginx).request_id, 2)
-    nginx.log_path.rename(nginx.log_path.with_suffix(".1"))
-    nginx.reopen_log()
-    wait_until(nginx.log_path.exists, 5.0, "the new log file")
-    lines_of(nginx, ask(nginx).request_id, 2)
-
-
-def test_rendering_names_every_fault_at_once() -> None:
-    assert render("a $b ${B} ${b}", {"B": "c"}) == "a $b c ${b}"
-    with pytest.raises(
-        StackError, match="ONE has no value; TWO is not in the template; TWO holds a line break"
-    ):
-        render("${ONE}", {"TWO": "x\ny"})
-
-
-def test_wrong_parameters_are_named_all_at_once() -> None:
-    with pytest.raises(
-        StackError, match=r"main must be host:port.*sample_percent.*shadow_burst must be more"
-    ):
-        EdgeParams(main="m:1; return 200", shadow="s:1", sample_percent=101, shadow_burst=0)

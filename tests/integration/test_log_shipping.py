@@ -1,4 +1,4 @@
-"""The shipped rsyslog configuration against a real Kafka: every line arrives, where a Java producer would put it."""
+"""The shipped rsyslog configuration against a real Kafka: each line arrives, where Java would put it."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ _SIZE = re.compile(r"[0-9]+[kKmMgG]?")
 
 
 def shipped_file(name: str) -> Path:
-    """A file of `k8s/shadow-proxy`, from the installed package or from a checkout. Raises StackError if absent."""
+    """A file of `k8s/shadow-proxy`, from the installed package or a checkout. Raises StackError if absent."""
     here = Path(__file__).resolve()
     folders = (here.parent / "shadow-proxy", here.parents[3] / "k8s" / "shadow-proxy")
     for folder in folders:
@@ -41,10 +41,10 @@ def shipped_file(name: str) -> Path:
 
 
 def render(template: str, values: Mapping[str, str]) -> str:
-    """Put `values` in the place of each `${NAME}` of capitals; everything else, NGINX's `$name` too, stays as it is.
+    """Put `values` in the place of each `${NAME}` of capitals; all else, NGINX's `$name` too, stays as it is.
 
-    Raises StackError, naming all of them, for names of the template without a value, values that the template does not
-    know, and values with a line break or a `$`, which would be read as configuration.
+    Raises StackError, naming all of them, for names of the template without a value, values that the template
+    does not know, and values with a line break or a `$`, which would be read as configuration.
     """
     wanted = set(_PARAMETER.findall(template))
     faults = [f"{name} has no value" for name in sorted(wanted - values.keys())]
@@ -191,8 +191,15 @@ def _milliseconds(seconds: float) -> str:
     return f"{max(1, round(seconds * 1000))}ms"
 
 
+def _shutting_down(worker: int) -> bool:
+    try:
+        return b"shutting down" in Path(f"/proc/{worker}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 class Nginx:
-    """The edge as a child process, all its files under `data_dir`. A context manager: started, ready, stopped.
+    """The edge as a child process, its files under `data_dir`. A context manager: started, ready, stopped.
 
     `log_path` is the JSON access log. Raises StackError as ManagedProcess does.
     """
@@ -246,16 +253,19 @@ class Nginx:
         return self
 
     def stop(self, grace_s: float | None = None) -> None:
-        """Finish what is under way, at most `grace_s` seconds (by default as long as the shadow may take), and end."""
+        """Finish what is under way, for at most `grace_s` seconds, and end.
+
+        By default as long as the shadow may take; what is still under way then loses its lines.
+        """
         if self._process is not None:
             self._process.stop(self.params.shadow_timeout_s + 2.0 if grace_s is None else grace_s)
             self._process = None
 
     def reload(self, params: EdgeParams | None = None) -> None:
-        """Take up new parameters without losing a request; returns once new workers serve.
+        """Take up new parameters without losing a request; returns once new workers alone take connections.
 
-        Raises StackError, and leaves the running edge as it was, when NGINX refuses the configuration, or when
-        `listen` would change.
+        Raises StackError, and leaves the running edge as it was, when NGINX refuses the configuration, or
+        when `listen` would change.
         """
         if self._process is None or not self._process.running:
             raise StackError("nginx does not run: start it before reload")
@@ -272,7 +282,7 @@ class Nginx:
             raise StackError(f"nginx refuses the configuration:\n{tested.stderr}")
         self.params = params or self.params
         self._signal(signal.SIGHUP)
-        wait_until(lambda: self._workers() - before and self._healthy(), 15.0, "nginx to start new workers")
+        wait_until(lambda: self._replaced(before), 15.0, "nginx to replace its workers")
 
     def reopen_log(self) -> None:
         """Write to a new file at `log_path`, after the old one was moved away."""
@@ -314,6 +324,11 @@ class Nginx:
     def _workers(self) -> frozenset[int]:
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
         return frozenset(map(int, children.split()))
+
+    def _replaced(self, before: frozenset[int]) -> bool:
+        """Whether there are new workers, and each old one has ended or closed its listening sockets."""
+        workers = self._workers()
+        return bool(workers - before) and all(map(_shutting_down, workers & before)) and self._healthy()
 
     def _signal(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
