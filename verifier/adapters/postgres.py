@@ -66,7 +66,7 @@ class PostgresStore(PostgresReads):
         with postgres_errors():
             pool = await asyncpg.create_pool(
                 dsn,
-                min_size=1,
+                min_size=0,
                 max_size=connections_max,
                 timeout=CONNECT_TIMEOUT_S,
                 command_timeout=COMMAND_TIMEOUT_S,

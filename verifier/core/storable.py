@@ -22,7 +22,7 @@ _DEPTH_MAX = 100
 _DIGITS_MAX = 999
 _TOO_DEEP = "(nested too deeply)"
 _REPLACEMENT = "�"
-# NUL, a surrogate, an exponent of four digits, a thousand digits: whatever jsonb might refuse (or only looks so)
+# NUL, a surrogate, an exponent of four digits, a thousand digits: all that jsonb might refuse, and a bit more
 _SUSPICIOUS = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])|[eE][+-]?[0-9]{4}|[0-9]{1000}|[\[{]{64}")
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 

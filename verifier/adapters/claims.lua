@@ -1,0 +1,144 @@
+-- Merges claims into the sets of their conflict keys and returns the sets that have claimants of several requests.
+--
+-- KEYS     the epoch, then one hash for each conflict key of the batch
+-- ARGV[1]  a token for the epoch, used when the store has none (its memory is new)
+-- ARGV[2]  the most claimants a set may hold
+-- ARGV[3]  MessagePack: for each hash {time to live in ms, 1 when a full set keeps its oldest (else its newest)}
+-- ARGV[4]  MessagePack: claims {hash number, field "side|request id", revision, order key, claimant}
+-- Returns MessagePack: {epoch, number dropped by the bound, {{hash number, version, {claimants}}, ...}}
+--
+-- A hash has one field for each claimant, holding "revision SPACE length-of-order-key SPACE order-key claimant", and
+-- the field "v", its version. The order key is the one the bound goes by: the extreme the claimant has ever had.
+-- A version is a time in microseconds, so it grows even when a hash has expired or the store has lost its memory.
+
+-- Lua's own "<" goes by the server's locale; this goes by bytes.
+local function before(a, b)
+  local shorter = math.min(#a, #b)
+  for i = 1, shorter do
+    local x, y = a:byte(i), b:byte(i)
+    if x ~= y then return x < y end
+  end
+  return #a < #b
+end
+
+local function unpack_value(value)
+  local rev, length, at = value:match('^(%d+) (%d+) ()')
+  return tonumber(rev), value:sub(at, at + length - 1), value:sub(at + length)
+end
+
+local function merge(key, claim, keeps_oldest)
+  local field, rev, order, claimant = claim[2], claim[3], claim[4], claim[5]
+  local held = redis.call('HGET', key, field)
+  if not held then
+    redis.call('HSET', key, field, rev .. ' ' .. #order .. ' ' .. order .. claimant)
+    return true
+  end
+  local held_rev, held_order, held_claimant = unpack_value(held)
+  local earlier = before(order, held_order)
+  if earlier ~= keeps_oldest then order = held_order end
+  local newer = rev > held_rev or (rev == held_rev and before(held_claimant, claimant))
+  if not newer then rev, claimant = held_rev, held_claimant end
+  local value = rev .. ' ' .. #order .. ' ' .. order .. claimant
+  if value ~= held then redis.call('HSET', key, field, value) end
+  return claimant ~= held_claimant
+end
+
+-- Returns a set that names the fields it dropped.
+local function enforce_bound(key, most, keeps_oldest)
+  local flat = redis.call('HGETALL', key)
+  local members = {}
+  for i = 1, #flat, 2 do
+    if flat[i] ~= 'v' then
+      local _, order = unpack_value(flat[i + 1])
+      members[#members + 1] = {flat[i], order}
+    end
+  end
+  table.sort(members, function(a, b)
+    if keeps_oldest then return before(a[2], b[2]) end
+    return before(b[2], a[2])
+  end)
+  local dropped = {}
+  for i = most + 1, #members do
+    redis.call('HDEL', key, members[i][1])
+    dropped[members[i][1]] = true
+  end
+  return dropped
+end
+
+local function contested(key)
+  local first
+  for _, field in ipairs(redis.call('HKEYS', key)) do
+    local request = field:match('^[^|]*|(.*)$')
+    if request then
+      first = first or request
+      if request ~= first then return true end
+    end
+  end
+  return false
+end
+
+local function claimants_of(key)
+  local claimants = {}
+  local flat = redis.call('HGETALL', key)
+  for i = 1, #flat, 2 do
+    if flat[i] ~= 'v' then
+      local _, _, claimant = unpack_value(flat[i + 1])
+      claimants[#claimants + 1] = claimant
+    end
+  end
+  return claimants
+end
+
+redis.call('SET', KEYS[1], ARGV[1], 'NX')
+-- a restart or a failover may have lost the last moments and kept the token: the server's run id tells
+local epoch = redis.call('GET', KEYS[1]) .. '.' .. redis.call('INFO', 'server'):match('run_id:(%x+)')
+local most = tonumber(ARGV[2])
+local hashes = cmsgpack.unpack(ARGV[3])
+local claims = cmsgpack.unpack(ARGV[4])
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+
+-- What a set held before: a claimant that comes in and is dropped at once has changed nothing.
+local changed = {}
+local came = {}
+for _, claim in ipairs(claims) do
+  local number, field = claim[1], claim[2]
+  local key = KEYS[number + 1]
+  local known = redis.call('HEXISTS', key, field) == 1
+  if merge(key, claim, hashes[number][2] == 1) then
+    if known then
+      if not (came[number] and came[number][field]) then changed[number] = true end
+    else
+      came[number] = came[number] or {}
+      came[number][field] = true
+    end
+  end
+end
+
+local dropped_total = 0
+local sets = {}
+for number, hash in ipairs(hashes) do
+  local key = KEYS[number + 1]
+  local versioned = redis.call('HEXISTS', key, 'v')
+  local size = redis.call('HLEN', key) - versioned
+  if size > most then
+    for field in pairs(enforce_bound(key, most, hash[2] == 1)) do
+      dropped_total = dropped_total + 1
+      if came[number] and came[number][field] then
+        came[number][field] = nil
+      else
+        changed[number] = true
+      end
+    end
+  end
+  if changed[number] or (came[number] and next(came[number])) then
+    local version = tonumber(redis.call('HGET', key, 'v') or 0)
+    if now > version then version = now else version = version + 1 end
+    redis.call('HSET', key, 'v', string.format('%.0f', version))
+  end
+  redis.call('PEXPIRE', key, hash[1])
+  if size > 1 and contested(key) then
+    sets[#sets + 1] = {number, tonumber(redis.call('HGET', key, 'v')), claimants_of(key)}
+  end
+end
+return cmsgpack.pack({epoch, dropped_total, sets})
