@@ -147,19 +147,17 @@ class Engine:
         duplicate, late_seen = self.join.take_counts()
         late = Counter(seen.source for seen in late_seen)
         counts = tuple(
-            SourceCount(
-                int(source),
-                *self._counts.get(source, [self.positions[source], self.positions[source], 0]),
-                self._rejected.get(source, {}),
-                duplicate[source],
-                late[source],
-            )
+            self._source_count(source, duplicate[source], late[source])
             for source in Source
             if source in self._counts or duplicate[source] or late[source]
         )
         findings = Findings(counts=counts, resolved=tuple(self._resolved), claims=tuple(self._claims), late=tuple(late_seen))
         self._resolved, self._claims, self._counts, self._rejected = [], [], {}, {}
         return findings
+
+    def _source_count(self, source: Source, duplicate: int, late: int) -> SourceCount:
+        start, end, records = self._counts.get(source, (self.positions[source], self.positions[source], 0))
+        return SourceCount(int(source), start, end, records, self._rejected.get(source, {}), duplicate, late)
 
     def _conclude(self, resolved: Resolved, claims: list[Claim]) -> None:
         self._resolved.append(resolved)

@@ -56,6 +56,7 @@ class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     claims: tuple[Claim, ...] = ()
     conflicts: tuple[Conflict, ...] = ()
     retracted: tuple[str, ...] = ()
+    epoch: str = ""
     retracted_versions: tuple[int, ...] = ()
     v: int = 1
 

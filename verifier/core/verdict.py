@@ -39,18 +39,19 @@ class JudgeConfig(Struct, frozen=True, kw_only=True):
 class _Evidence:
     """A request's records sorted out by side: the first edge line and response of each, and all writes in order."""
 
-    __slots__ = ("edges", "responses", "seen", "writes")
+    __slots__ = ("edges", "gaps", "responses", "seen", "writes")
 
     def __init__(self, seen: Iterable[Seen]) -> None:
         self.seen = sorted(seen, key=lambda item: item.order)
         self.edges: dict[str, Edge] = {}
         self.responses: dict[str, Response] = {}
         self.writes: dict[str, list[Write]] = {}
+        self.gaps: dict[str, str] = {}
         for item in self.seen:
             event = item.event
             kind = type(event)
             if kind is Response:
-                self.responses.setdefault(event.side, event)  # type: ignore[arg-type]
+                self._add_response(event)  # type: ignore[arg-type]
             elif kind is Edge:
                 self._add_edge(event)  # type: ignore[arg-type]
             else:
@@ -58,6 +59,14 @@ class _Evidence:
         for writes in self.writes.values():
             if len(writes) > 1 and all(write.seq is not None for write in writes):
                 writes.sort(key=lambda write: (write.seq, write.ts))
+
+    def _add_response(self, response: Response) -> None:
+        """A record that only owns up to a gap adds that to the response, whichever is first."""
+        known = self.responses.get(response.side)
+        if response.capture_gap:
+            self.gaps.setdefault(response.side, response.capture_gap)
+        if known is None or (known.capture_gap and not response.capture_gap):
+            self.responses[response.side] = response
 
     def _add_edge(self, edge: Edge) -> None:
         known = self.edges.get(edge.side)
@@ -167,8 +176,8 @@ class Judge:
             response = evidence.responses.get(side)
             if response is None:
                 continue
-            if response.capture_gap:
-                gaps.append(f"capture_gap:{side}.{response.capture_gap}"[:80])
+            if side in evidence.gaps:
+                gaps.append(f"capture_gap:{side}.{evidence.gaps[side]}"[:80])
             elif (response.writes or 0) > len(evidence.writes.get(side, ())):
                 missing.append(f"{side}.writes")
         return tuple(missing), tuple(gaps)

@@ -11,7 +11,7 @@ Private API of faust-streaming 0.15.3 is used here and nowhere else; `tests/cont
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from faust.serializers.schemas import Schema
 from faust.transport.drivers import aiokafka as driver
@@ -20,7 +20,7 @@ from faust.types import TP, ConsumerMessage
 Committable = Callable[[TP], int | None]
 
 
-class BatchSchema(Schema):  # type: ignore[misc]
+class BatchSchema(Schema[Any, Any]):
     """Leaves keys and values as the transport made them."""
 
     def loads_key(self, app: Any, message: Any, *, loads: Any = None, serializer: Any = None) -> Any:
@@ -32,7 +32,7 @@ class BatchSchema(Schema):  # type: ignore[misc]
         return message.value
 
 
-class BatchConsumer(driver.Consumer):  # type: ignore[misc]
+class BatchConsumer(driver.Consumer):
     """Yields one message for each partition of a fetch, and commits what the application says."""
 
     source_topics: ClassVar[frozenset[str]] = frozenset()
@@ -61,7 +61,7 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]
                 tp,
                 ConsumerMessage(
                     tp.topic, tp.partition, last.offset, last.timestamp / 1000, last.timestamp_type, None, None,
-                    batch, None, 0, len(batch), tp, generation_id=generation,
+                    cast(Any, batch), None, 0, len(batch), tp, generation_id=generation,
                 ),
             )  # fmt: skip
 
@@ -88,7 +88,7 @@ class BatchConsumer(driver.Consumer):  # type: ignore[misc]
 
     def _new_offset(self, tp: TP) -> int | None:
         if tp.topic not in self.source_topics:
-            return super()._new_offset(tp)  # type: ignore[no-any-return]
+            return super()._new_offset(tp)
         return type(self).committable(tp)
 
 

@@ -312,7 +312,7 @@ def _raw(name: str, value: Raw | UnsetType, first: bytes, expected: str) -> Raw 
     """Check by its first byte that a raw field is of the expected JSON type; null counts as absent."""
     if isinstance(value, UnsetType):
         return value
-    start = memoryview(value)[:1]
+    start = bytes(memoryview(value)[:1])
     if start == first:
         return value
     if start == b"n":
@@ -325,7 +325,7 @@ def _response(wire: _WireResponse) -> Response:
     if not 100 <= wire.status <= 999:
         raise _Refused("invalid_field", f"status: expected an HTTP status from 100 to 999, got {wire.status}")
     if wire.body_encoding not in _ENCODINGS:
-        raise _Refused("invalid_field", f"body_encoding: expected json, text or base64, got {wire.body_encoding!r:.40}")
+        raise _Refused("invalid_field", f"body_encoding: expected json, text or base64, got {wire.body_encoding!r}")
     if wire.body_encoding in ("text", "base64") and not isinstance(wire.body, UnsetType):
         _raw("body", wire.body, b'"', f"a string, as body_encoding is {wire.body_encoding}")
     if wire.writes is not None and wire.writes < 0:

@@ -105,6 +105,11 @@ class Outputs:
             topic=self._topics.divergences, key=outcome.request_id.encode(), value=value, partition=partition
         )
 
+    def refold(self, entry: Entry) -> None:
+        """Tell `on_entry` of an entry that another life of this partition has published."""
+        if self._on_entry is not None:
+            self._on_entry(entry)
+
     def observe(self, entry: Entry, now: float) -> None:
         """Count an entry in the metrics, in a few calls for the whole batch."""
         metrics, topics = self._metrics, self._topics.sources

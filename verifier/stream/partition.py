@@ -22,7 +22,7 @@ from verifier.core.errors import DependencyDown
 from verifier.core.events import Seen, Source
 from verifier.core.join import Reopening
 from verifier.core.journal import Entry, valid_entries
-from verifier.core.outcome import Claim, Resolved
+from verifier.core.outcome import Claim, Conflict, Resolved
 from verifier.core.watermark import NEVER
 from verifier.stream.codec import Codec, Record
 from verifier.stream.outputs import Outputs
@@ -114,9 +114,12 @@ class PartitionWorker:
     @property
     def lag(self) -> int:
         """Number of records the sources hold beyond what is journaled or in work, as far as known."""
-        if self._ends is None:
-            return 0
-        return sum(max(0, end - position) for end, position in zip(self._ends[1], self._engine.positions, strict=True))
+        return sum(self.lag_by_source().values())
+
+    def lag_by_source(self) -> dict[Source, int]:
+        """`lag` by source."""
+        ends = self._ends[1] if self._ends is not None else self._engine.positions
+        return {source: max(0, ends[source] - self._engine.positions[source]) for source in Source}
 
     @property
     def verified_through(self) -> float:
@@ -247,7 +250,8 @@ class PartitionWorker:
         config = self._config
         claims = [*self._recheck, *findings.claims]
         self._recheck = []
-        conflicts, retracted = [], []
+        conflicts: list[Conflict] = []
+        retracted: list[str] = []
         if claims:
             result = await self._until_up(lambda: self._ports.claims.apply(claims))
             await self._note_epoch(result.epoch)
@@ -358,6 +362,7 @@ class PartitionWorker:
         self._epoch = last.epoch
         applied = -1 if position is None else position.n
         for offset, entry in chain:
+            self._outputs.refold(entry)
             if entry.n > applied:
                 await ports.tables.put(partition, offset, entry)
         await self._until_up(lambda: ports.publisher.publish(self._outputs.messages(last)))

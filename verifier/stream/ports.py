@@ -73,17 +73,23 @@ class Publisher(Protocol):
 class ClaimSet(Protocol):
     """All live claimants of one conflict key."""
 
-    scope: str
-    key: str
-    version: int
-    claimants: Sequence[Claimant]
+    @property
+    def scope(self) -> str: ...
+    @property
+    def key(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def claimants(self) -> Sequence[Claimant]: ...
 
 
 class ClaimResult(Protocol):
     """The sets with claimants of several requests, and the life of the store (it changes when its memory is lost)."""
 
-    contested: Sequence[ClaimSet]
-    epoch: str
+    @property
+    def contested(self) -> Sequence[ClaimSet]: ...
+    @property
+    def epoch(self) -> str: ...
 
 
 class ClaimsStore(Protocol):
@@ -101,10 +107,23 @@ class ClaimsStore(Protocol):
 class Position(Protocol):
     """Where the tables stand for a partition."""
 
-    n: int
-    journal_offset: int
-    keep_n: int
-    keep_offset: int
+    @property
+    def n(self) -> int: ...
+    @property
+    def journal_offset(self) -> int: ...
+    @property
+    def keep_n(self) -> int: ...
+    @property
+    def keep_offset(self) -> int: ...
+
+
+class StoredAt(Protocol):
+    """Where the journal entries of a request lie, oldest first."""
+
+    @property
+    def partition(self) -> int: ...
+    @property
+    def journal_offsets(self) -> Sequence[int]: ...
 
 
 class Store(Protocol):
@@ -113,15 +132,18 @@ class Store(Protocol):
     async def apply(
         self, partition: int, entries: Sequence[tuple[int, Entry]], *, lag: int = 0
     ) -> Sequence[str]:
-        """Apply consecutive entries in one transaction; raise `StaleApply` when the tables stand elsewhere."""
+        """Apply consecutive entries in one transaction; raise `StaleApply` when the tables stand elsewhere.
+
+        Returns the requests said to be new that had a verdict already.
+        """
         ...
 
     async def position(self, partition: int) -> Position | None:
         """Return where the tables stand."""
         ...
 
-    async def lookups(self, request_ids: Sequence[str]) -> Mapping[str, tuple[int, Sequence[int]]]:
-        """Return (partition, journal offsets) of the requests that have a verdict."""
+    async def lookups(self, request_ids: Sequence[str]) -> Mapping[str, StoredAt]:
+        """Return where the entries lie of the requests that have a verdict."""
         ...
 
     async def status(

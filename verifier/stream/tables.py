@@ -59,7 +59,7 @@ class TablesWriter:
         """Return the newest journal offset of the requests that have a verdict, written or on its way."""
         wanted = set(request_ids)
         rows = await self._store.lookups(request_ids)
-        found = {request_id: offsets[-1] for request_id, (_, offsets) in rows.items() if offsets}
+        found = {request_id: row.journal_offsets[-1] for request_id, row in rows.items() if row.journal_offsets}
         for queue in self._queues.values():
             for offset, entry in queue:
                 for resolved in entry.resolved:
@@ -92,6 +92,15 @@ class TablesWriter:
             await self._changed.wait()
             self._changed.clear()
             await self.write_all()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Wait until everything queued is written, at most `timeout_s` seconds: the journal has the rest."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.queued:
+                    await self.write_all()
+        except TimeoutError:
+            _log.warning("tables_not_drained", queued=self.queued)
 
     async def write_all(self) -> None:
         """Write everything queued now."""

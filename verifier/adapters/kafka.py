@@ -1,0 +1,231 @@
+"""Kafka apart from the consumer group: writing outputs and journal, reading topics by offset, creating topics.
+
+Errors of the client become `DependencyDown`; only its own timeouts bound a call. Reading by offset uses consumers
+without a group, one for each read at most, so that reads never disturb one another's positions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from verifier.core.errors import DependencyDown, VerifierError
+from verifier.core.events import Source
+from verifier.core.journal import Entry, decode_entry, encode_entry
+from verifier.stream.codec import Record
+from verifier.stream.ports import Message
+
+_T = TypeVar("_T")
+MESSAGE_BYTES_MAX = 32 * 1024 * 1024
+FETCH_BYTES_MAX = 8 * 1024 * 1024
+REQUEST_TIMEOUT_S = 30.0
+
+
+async def _guarded(call: Awaitable[_T], what: str, timeout_s: float = REQUEST_TIMEOUT_S) -> _T:
+    try:
+        return await asyncio.wait_for(call, timeout_s)
+    except (KafkaError, TimeoutError, OSError) as error:
+        raise DependencyDown("kafka", f"{what}: {type(error).__name__} {error}".rstrip()) from error
+
+
+class KafkaWriter:
+    """Publishes messages and journal entries, each confirmed by the broker before the call returns."""
+
+    def __init__(self, bootstrap: Sequence[str], journal_topic: str) -> None:
+        self._bootstrap = list(bootstrap)
+        self._journal_topic = journal_topic
+        self._producer: AIOKafkaProducer | None = None
+        self._lock = asyncio.Lock()
+
+    async def append(self, entry: Entry) -> int:
+        """Append an entry to its partition's journal and return its offset. Raises `DependencyDown`."""
+        producer = await self._started()
+        future = await _guarded(
+            producer.send(self._journal_topic, encode_entry(entry), partition=entry.partition), "journal"
+        )
+        done = await _guarded(future, "journal")
+        return int(done.offset)
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        """Write all messages and wait until each is confirmed. Raises `DependencyDown`."""
+        if not messages:
+            return
+        producer = await self._started()
+        futures = [
+            await _guarded(
+                producer.send(m.topic, m.value, key=m.key, partition=m.partition), f"publishing to {m.topic}"
+            )
+            for m in messages
+        ]
+        await _guarded(asyncio.gather(*futures), "publishing")
+
+    async def stop(self) -> None:
+        """Flush and close."""
+        if self._producer is not None:
+            producer, self._producer = self._producer, None
+            await producer.stop()
+
+    async def _started(self) -> AIOKafkaProducer:
+        async with self._lock:
+            if self._producer is None:
+                producer = AIOKafkaProducer(
+                    bootstrap_servers=self._bootstrap,
+                    acks="all",
+                    enable_idempotence=True,
+                    compression_type="lz4",
+                    max_request_size=MESSAGE_BYTES_MAX,
+                    max_batch_size=256 * 1024,
+                    request_timeout_ms=int(REQUEST_TIMEOUT_S * 500),
+                )
+                try:
+                    await _guarded(producer.start(), "connecting")
+                except DependencyDown:
+                    await producer.stop()
+                    raise
+                self._producer = producer
+            return self._producer
+
+
+class KafkaReader:
+    """Reads source topics and the journal by offset."""
+
+    def __init__(self, bootstrap: Sequence[str], source_topics: Sequence[str], journal_topic: str) -> None:
+        self._bootstrap = list(bootstrap)
+        self._sources = tuple(source_topics)
+        self._journal_topic = journal_topic
+        self._offsets: AIOKafkaConsumer | None = None
+        self._lock = asyncio.Lock()
+
+    # -- journal -------------------------------------------------------------------------------------------
+
+    async def tail(self, partition: int) -> tuple[int, int]:
+        """Return the journal's first offset kept and the next one to be written."""
+        tp = TopicPartition(self._journal_topic, partition)
+        consumer = await self._offsets_consumer()
+        first = await _guarded(consumer.beginning_offsets([tp]), "journal")
+        end = await _guarded(consumer.end_offsets([tp]), "journal")
+        return first[tp], end[tp]
+
+    async def read_journal(self, partition: int, start: int, end: int | None) -> list[tuple[int, Entry]]:
+        """Return the entries at offsets [start, end); what is no entry is passed over."""
+        first, last = await self.tail(partition)
+        stop = last if end is None else min(end, last)
+        entries: list[tuple[int, Entry]] = []
+        async for records in self._range(self._journal_topic, partition, max(start, first), stop):
+            entries += [(record.offset, decode_entry(record.value)) for record in records if record.value]
+        return entries
+
+    # -- sources -------------------------------------------------------------------------------------------
+
+    async def ends(self, partitions: Sequence[int]) -> dict[int, list[int]]:
+        """Return for each partition index the next offset to be written in every source."""
+        tps = [TopicPartition(topic, p) for p in partitions for topic in self._sources]
+        consumer = await self._offsets_consumer()
+        ends = await _guarded(consumer.end_offsets(tps), "end offsets", 10.0)
+        return {p: [ends[TopicPartition(topic, p)] for topic in self._sources] for p in partitions}
+
+    async def beginnings(self, partition: int) -> list[int]:
+        """Return the first offset kept of every source."""
+        tps = [TopicPartition(topic, partition) for topic in self._sources]
+        consumer = await self._offsets_consumer()
+        beginnings = await _guarded(consumer.beginning_offsets(tps), "beginning offsets", 10.0)
+        return [beginnings[tp] for tp in tps]
+
+    async def read(self, source: Source, partition: int, start: int, end: int) -> AsyncIterator[list[Record]]:
+        """Read the offsets [start, end) that are still there, batch by batch."""
+        async for records in self._range(self._sources[source], partition, start, end):
+            yield records
+
+    async def fetch(self, partition: int, refs: Sequence[tuple[Source, int]]) -> list[Record | None]:
+        """Return single records in the order asked; None where retention took one."""
+        found = await self.fetch_places([(self._sources[source], partition, offset) for source, offset in refs])
+        return found
+
+    async def fetch_places(self, places: Sequence[tuple[str, int, int]]) -> list[Record | None]:
+        """Return the records at (topic, partition, offset), in the order asked."""
+        found: dict[tuple[str, int, int], Record] = {}
+        for topic, partition, offset in sorted(set(places)):
+            async for records in self._range(topic, partition, offset, offset + 1):
+                found.update({(topic, partition, record.offset): record for record in records})
+        return [found.get(place) for place in places]
+
+    # -- mechanics -----------------------------------------------------------------------------------------
+
+    async def _range(self, topic: str, partition: int, start: int, end: int) -> AsyncIterator[list[Any]]:
+        if start >= end:
+            return
+        tp = TopicPartition(topic, partition)
+        async with self._consumer() as consumer:
+            consumer.assign([tp])
+            first = (await _guarded(consumer.beginning_offsets([tp]), f"reading {topic}"))[tp]
+            consumer.seek(tp, max(start, first))
+            while await _guarded(consumer.position(tp), f"reading {topic}") < end:
+                batches = await _guarded(consumer.getmany(tp, timeout_ms=500), f"reading {topic}")
+                records = [record for record in batches.get(tp, ()) if record.offset < end]
+                if records:
+                    yield records
+                elif not batches:
+                    last = (await _guarded(consumer.end_offsets([tp]), f"reading {topic}"))[tp]
+                    if last < end:
+                        raise VerifierError(
+                            f"{topic}/{partition} ends at offset {last}, but {end} was expected: "
+                            "the topic has lost records or was made anew; see `verifier check`"
+                        )
+
+    @asynccontextmanager
+    async def _consumer(self) -> AsyncIterator[AIOKafkaConsumer]:
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._bootstrap,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            max_partition_fetch_bytes=FETCH_BYTES_MAX,
+            fetch_max_wait_ms=100,
+        )
+        try:
+            await _guarded(consumer.start(), "connecting")
+            yield consumer
+        finally:
+            await consumer.stop()
+
+    async def _offsets_consumer(self) -> AIOKafkaConsumer:
+        async with self._lock:
+            if self._offsets is None:
+                consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, enable_auto_commit=False)
+                try:
+                    await _guarded(consumer.start(), "connecting")
+                except DependencyDown:
+                    await consumer.stop()
+                    raise
+                self._offsets = consumer
+            return self._offsets
+
+    async def stop(self) -> None:
+        """Close."""
+        if self._offsets is not None:
+            consumer, self._offsets = self._offsets, None
+            await consumer.stop()
+
+
+class KafkaJournal:
+    """The journal topic, written by one client and read by another."""
+
+    def __init__(self, writer: KafkaWriter, reader: KafkaReader) -> None:
+        self.append = writer.append
+        self.tail = reader.tail
+        self._reader = reader
+
+    async def read(self, partition: int, start: int, end: int | None = None) -> list[tuple[int, Entry]]:
+        """Return the (offset, entry) pairs of offsets [start, end), by default up to the end as it is now."""
+        return await self._reader.read_journal(partition, start, end)
+
+    async def entries(self, partition: int, offsets: Sequence[int]) -> list[Entry | None]:
+        """Return the entries at these offsets, in the order asked; None where retention took one."""
+        found: Mapping[int, Entry] = {
+            offset: entry for wanted in set(offsets) for offset, entry in await self.read(partition, wanted, wanted + 1)
+        }
+        return [found.get(offset) for offset in offsets]

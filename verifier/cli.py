@@ -1,0 +1,78 @@
+"""The command line. Exit 0 fine, 1 something is wrong with the data, 2 wrong usage or configuration, 3 a dependency
+cannot be reached."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Collection, Coroutine
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from verifier.adapters.logging import configure_logging
+from verifier.adapters.settings import REQUIRED, Settings, SettingsError, load_settings
+from verifier.core.errors import DependencyDown, VerifierError
+
+app = typer.Typer(
+    help="Says whether a new system does the same as the live one it replaces.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+Config = Annotated[Path | None, typer.Option(help="YAML file, instead of VERIFIER_CONFIG.")]
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    typer.echo(message, err=True)
+    raise typer.Exit(code)
+
+
+def settings_or_exit(config: Path | None, *, require: Collection[str] = REQUIRED) -> Settings:
+    """Load the settings and set up logging, or end with all problems and exit code 2."""
+    try:
+        settings = load_settings(os.environ, config_path=config, require=require)
+    except SettingsError as error:
+        _fail(str(error), 2)
+    configure_logging(level=settings.log_level, fmt=settings.log_format, redact=settings.redact)
+    return settings
+
+
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    """Run asynchronous work and turn the verifier's errors into exit codes."""
+    try:
+        if sys.platform != "win32":
+            import uvloop
+
+            return uvloop.run(work)
+        return asyncio.run(work)
+    except DependencyDown as error:
+        _fail(str(error), 3)
+    except VerifierError as error:
+        _fail(str(error), 2)
+
+
+@app.command()
+def worker(config: Config = None) -> None:
+    """Run a worker: join, compare, reconcile, publish, and serve the REST API."""
+    from verifier.commands.worker import run_worker
+
+    run(run_worker(settings_or_exit(config)))
+
+
+@app.command()
+def init(
+    config: Config = None,
+    wait_s: Annotated[float, typer.Option(help="How long to wait for Kafka and PostgreSQL.")] = 60.0,
+) -> None:
+    """Create the topics and bring the tables up to date; safe to repeat."""
+    from verifier.commands.init import run_init
+
+    run(run_init(settings_or_exit(config), typer.echo, wait_s=wait_s))
+
+
+def main() -> None:
+    """Entry point."""
+    app()

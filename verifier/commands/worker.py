@@ -1,0 +1,101 @@
+"""`verifier worker`: one worker process with its REST API."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import structlog
+
+from verifier.adapters.metrics import Metrics
+from verifier.adapters.postgres import PostgresStore
+from verifier.adapters.settings import Settings
+from verifier.adapters.topics import TopicsWrong, check_counts, partition_counts
+from verifier.assembly import Service
+from verifier.core.errors import DependencyDown
+from verifier.web.api import create_app
+from verifier.web.server import serve
+from verifier.web.waiting import waiting_app
+
+_log = structlog.get_logger(__name__)
+RETRY_S = 1.0
+STOP_WITHIN_S = 9.0
+
+
+async def run_worker(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT. Raises `TopicsWrong` when the topics cannot be joined."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    for warning in settings.warnings:
+        _log.warning("setting", detail=warning)
+    store = await PostgresStore.connect(
+        settings.postgres.get_secret_value(),
+        idempotency_ttl_s=settings.idempotency_ttl_s,
+        connections_max=settings.postgres_pool_max,
+    )
+    partitions = await _wait_for_topics(settings, stop)
+    if partitions is None:
+        await store.close()
+        return
+    metrics = Metrics(routes_max=settings.routes_max, routes=settings.route_templates)
+    service = Service(settings, partitions, store, metrics)
+    web = await serve(create_app(service.web_deps()), settings.http_host, settings.http_port)
+    _log.info("listening", host=settings.http_host, port=settings.http_port)
+    running = asyncio.create_task(service.worker.run())
+    purging = asyncio.create_task(_purge(store, settings.retention_days))
+    try:
+        await asyncio.wait({running, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
+        _log.info("stopping")
+        service.worker.stop()
+        await asyncio.wait_for(running, STOP_WITHIN_S)
+    finally:
+        purging.cancel()
+        await web.stop()
+        await service.close()
+    _log.info("stopped")
+
+
+async def _wait_for_topics(settings: Settings, stop: asyncio.Event) -> int | None:
+    """Wait until Kafka answers and has the topics; meanwhile the probes answer and say what is missing.
+
+    Returns the partition count, or None when told to stop. Topics that are there but do not fit together are an error.
+    """
+    reason = "Kafka has not been asked yet"
+    web = await serve(waiting_app(lambda: reason), settings.http_host, settings.http_port)
+    try:
+        while not stop.is_set():
+            try:
+                counts = await partition_counts(settings)
+                if all(name in counts for name in (*settings.topics.sources, *settings.topics.outputs)):
+                    return check_counts(settings, counts)
+                missing = [n for n in (*settings.topics.sources, *settings.topics.outputs) if n not in counts]
+                said = f"topics are missing: {', '.join(missing)}; run `verifier init`"
+            except DependencyDown as down:
+                said = str(down)
+            if said != reason:
+                _log.warning("waiting", detail=said)
+                reason = said
+            try:
+                await asyncio.wait_for(stop.wait(), RETRY_S)
+            except TimeoutError:
+                continue
+        return None
+    finally:
+        await web.stop()
+
+
+async def _purge(store: PostgresStore, retention_days: int) -> None:
+    """Keep the tables within their retention, once an hour."""
+    while True:
+        try:
+            removed = await store.purge(retention_days)
+            if removed:
+                _log.info("purged", rows=removed)
+        except DependencyDown as down:
+            _log.warning("purge_put_off", detail=down.detail)
+        await asyncio.sleep(3600)
+
+
+__all__ = ["TopicsWrong", "run_worker"]

@@ -1,0 +1,192 @@
+"""A worker process: partition workers under a supervised Faust application, and the writer of the tables."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import faust
+import structlog
+from msgspec import Struct
+
+from verifier.core.errors import DependencyDown
+from verifier.core.events import Source
+from verifier.core.journal import Entry
+from verifier.stream.app import AppConfig, Callbacks, build_app
+from verifier.stream.codec import Record
+from verifier.stream.live_tables import LiveTables
+from verifier.stream.partition import PartitionWorker
+from verifier.stream.ports import Clock, Records
+from verifier.stream.tables import TablesWriter
+
+_log = structlog.get_logger(__name__)
+
+
+class WorkerConfig(Struct, frozen=True, kw_only=True):
+    """Pace of a worker. `ends_every_s`: how often the ends of the topics are asked for."""
+
+    app: AppConfig
+    ends_every_s: float = 0.5
+    restart_s: float = 1.0
+    lag_ready_max: int = 100_000
+
+
+class Worker:
+    """Runs the application, again and again if it crashes, until told to stop."""
+
+    def __init__(
+        self,
+        config: WorkerConfig,
+        *,
+        make_partition: Callable[[int, Callable[[Entry], None]], PartitionWorker],
+        tables: TablesWriter,
+        records: Records,
+        clock: Clock,
+    ) -> None:
+        self._config = config
+        self._make_partition = make_partition
+        self._tables = tables
+        self._records = records
+        self._clock = clock
+        self._partitions: dict[int, tuple[PartitionWorker, asyncio.Task[None]]] = {}
+        self._live: LiveTables | None = None
+        self._app: faust.App | None = None
+        self._stopping = asyncio.Event()
+        self._assigned_once = False
+        self.kafka_up = False
+        self.ends: dict[int, list[int]] = {}
+
+    # -- what others ask -------------------------------------------------------------------------------------
+
+    @property
+    def partitions(self) -> dict[int, PartitionWorker]:
+        """The partition workers by partition index."""
+        return {partition: worker for partition, (worker, _) in self._partitions.items()}
+
+    def not_ready(self) -> list[str]:
+        """Reasons why this worker is not ready; none when it is."""
+        reasons: list[str] = []
+        if not self.kafka_up:
+            reasons.append("Kafka does not answer")
+        if not self._assigned_once:
+            reasons.append("no partitions assigned yet")
+        if self._tables.waiting:
+            reasons.append("PostgreSQL does not answer")
+        waiting = {w.waiting_for for w in self.partitions.values() if w.waiting_for}
+        reasons += [f"{dependency} does not answer" for dependency in sorted(waiting)]
+        recovering = sorted(p for p, worker in self.partitions.items() if not worker.recovered)
+        if recovering:
+            reasons.append(f"recovering partitions {recovering}")
+        lag = sum(worker.lag for worker in self.partitions.values())
+        if lag > self._config.lag_ready_max:
+            reasons.append(f"{lag} records behind, at most {self._config.lag_ready_max} is ready")
+        return reasons
+
+    def lag_by_source(self) -> dict[Source, int]:
+        """Unread records of each source over the partitions owned."""
+        totals = dict.fromkeys(Source, 0)
+        for worker in self.partitions.values():
+            for source, lag in worker.lag_by_source().items():
+                totals[source] += lag
+        return totals
+
+    # -- life ------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Run until `stop`."""
+        background = [asyncio.create_task(self._tables.run()), asyncio.create_task(self._poll_ends())]
+        try:
+            while not self._stopping.is_set():
+                await self._one_life()
+                if not self._stopping.is_set():
+                    await self._clock.sleep(self._config.restart_s)
+        finally:
+            await self._assigned(set())
+            await self._tables.drain(5.0)
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
+
+    def stop(self) -> None:
+        """Ask the worker to finish: what is in work is finished, offsets are committed, the group is left."""
+        self._stopping.set()
+
+    async def _one_life(self) -> None:
+        callbacks = Callbacks(deliver=self._deliver, assigned=self._assigned, committable=self._committable)
+        self._app, self._live = build_app(self._config.app, callbacks)
+        app = self._app
+        try:
+            app.finalize()
+            await app.start()
+            _log.info("worker_started", group=self._config.app.group)
+            stopped = asyncio.create_task(self._stopping.wait())
+            ended = asyncio.create_task(app.wait_until_stopped())
+            crashed = asyncio.create_task(app._crashed.wait())
+            await asyncio.wait({stopped, ended, crashed}, return_when=asyncio.FIRST_COMPLETED)
+            for task in (stopped, ended, crashed):
+                task.cancel()
+        except Exception:
+            # whatever ends one life of the application, the next takes up from the journal
+            _log.exception("application_failed")
+        if app.crash_reason is not None:
+            _log.error("application_crashed", reason=repr(app.crash_reason))
+        if not self._stopping.is_set():
+            await self._assigned(set())
+        try:
+            await asyncio.wait_for(app.stop(), 10.0)
+        except Exception:
+            _log.exception("application_did_not_stop")
+
+    async def _poll_ends(self) -> None:
+        while True:
+            try:
+                owned = sorted(self._partitions)
+                self.ends = await self._records.ends(owned or [0])
+                self.kafka_up = True
+                for partition, (worker, _) in self._partitions.items():
+                    if partition in self.ends:
+                        worker.note_ends(self.ends[partition])
+            except DependencyDown as down:
+                if self.kafka_up:
+                    _log.warning("waiting", dependency=down.dependency, detail=down.detail)
+                self.kafka_up = False
+            await self._clock.sleep(self._config.ends_every_s)
+
+    # -- callbacks of the application ------------------------------------------------------------------------
+
+    async def _deliver(self, source: Source, partition: int, records: Sequence[Record]) -> None:
+        held = self._partitions.get(partition)
+        if held is not None:
+            await held[0].put(source, records)
+
+    def _committable(self, source: Source, partition: int) -> int | None:
+        held = self._partitions.get(partition)
+        return None if held is None else held[0].committable(source)
+
+    async def _assigned(self, partitions: set[int]) -> None:
+        """Stop the workers of partitions that are no longer ours, start those of new ones."""
+        for partition in sorted(set(self._partitions) - partitions):
+            _, task = self._partitions.pop(partition)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            if not self._stopping.is_set():
+                self._tables.forget(partition)
+        for partition in sorted(partitions - set(self._partitions)):
+            worker = self._make_partition(partition, self._fold)
+            self._partitions[partition] = (worker, asyncio.create_task(self._supervise(partition, worker)))
+        self._assigned_once = self._assigned_once or bool(partitions)
+        _log.info("partitions_assigned", partitions=sorted(partitions))
+
+    async def _supervise(self, partition: int, worker: PartitionWorker) -> None:
+        while True:
+            try:
+                await worker.run()
+            except Exception:
+                # the worker starts again from the journal, so nothing is lost or counted twice
+                _log.exception("partition_failed", partition=partition)
+                worker.recovered = False
+                await self._clock.sleep(self._config.restart_s)
+
+    def _fold(self, entry: Entry) -> None:
+        if self._live is not None:
+            self._live.fold(entry)
