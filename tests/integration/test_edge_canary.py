@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 from edge_driver import Backend, Edge, all_lines, ask, edges_over, lines, lines_of, running_backends
 
 from verifier.demo.stack.errors import StackError
-from verifier.demo.stack.nginx import EdgeParams, render
+from verifier.demo.stack.nginx import EdgeParams, render, shipped_file
 from verifier.demo.stack.process import wait_until
 
 
@@ -182,3 +183,16 @@ def test_wrong_parameters_are_named_all_at_once() -> None:
         StackError, match=r"main must be host:port.*sample_percent.*shadow_burst must be more"
     ):
         EdgeParams(main="m:1; return 200", shadow="s:1", sample_percent=101, shadow_burst=0)
+
+
+def test_a_hung_shadow_must_leave_users_connections() -> None:
+    with pytest.raises(StackError, match="worker_connections must be at least 5000"):
+        EdgeParams(main="m:1", shadow="s:1", shadow_in_flight_max=1000, worker_connections=4096)
+
+
+@pytest.mark.parametrize("name", ["nginx.conf.template", "rsyslog.conf.template"])
+def test_the_readme_names_every_parameter(name: str) -> None:
+    parameters = set(re.findall(r"\$\{([A-Z_]+)\}", shipped_file(name).read_text()))
+    assert parameters
+    described = set(re.findall(r"`([A-Z_]+)`", shipped_file("README.md").read_text()))
+    assert parameters <= described

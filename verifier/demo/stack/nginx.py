@@ -22,6 +22,8 @@ from verifier.demo.stack.ports import LOOPBACK, free_port
 from verifier.demo.stack.process import ManagedProcess, wait_until
 
 NJS_MODULE = Path("/usr/lib/nginx/modules/ngx_http_js_module.so")
+CONNECTIONS_PER_COPY = 4  # edge to hop, hop to relay (both ends), relay to shadow
+USERS_MIN = 1000  # connections, theirs and to main
 SOCKET_PATH_BYTES_MAX = 107  # sun_path holds 108 with the closing zero
 
 _PARAMETER = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
@@ -87,7 +89,7 @@ class EdgeParams:
     upstream_idle_s: float = 4.0
     body_size_max: str = "10m"
     workers: int = 1
-    worker_connections: int = 4096
+    worker_connections: int = 16384
 
     def __post_init__(self) -> None:
         faults = [
@@ -122,6 +124,10 @@ class EdgeParams:
             for name, value in self._positive().items()
             if value <= 0
         ]
+        if self.worker_connections < (least := CONNECTIONS_PER_COPY * self.shadow_in_flight_max + USERS_MIN):
+            faults.append(
+                f"worker_connections must be at least {least}, so that a hung shadow leaves users room"
+            )
         if not _SIZE.fullmatch(self.body_size_max):
             faults.append(f"body_size_max must be a size such as 10m, not {self.body_size_max!r}")
         if faults:

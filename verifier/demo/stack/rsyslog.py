@@ -25,9 +25,9 @@ class Rsyslog:
     """Ships each line of `log_path` to `topic` (its full name, with any prefix) of the Kafka at `bootstrap`.
 
     Its place in the file, its queue and its own log (`error_log_path`) are under `data_dir` and outlast a
-    stop: the next start goes on where this one ended. `queue_size` bounds what waits on disk while Kafka is away;
-    past it the lines wait in the log file. It opens no system socket. A context manager: started and stopped.
-    Raises StackError when a parameter is wrong or rsyslog cannot be run.
+    stop: the next start goes on where this one ended. `queue_size` bounds what waits on disk while Kafka is
+    away; past it the lines wait in the log file. It opens no system socket. A context manager: started and
+    stopped. Raises StackError when a parameter is wrong or rsyslog cannot be run.
     """
 
     def __init__(
