@@ -1,0 +1,83 @@
+"""What both sample systems need to run as a process of their own: arguments, database, publisher, server."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import uvicorn
+
+from verifier.capture import CaptureConfig, KafkaPublisher
+from verifier.capture.asgi import App
+from verifier.capture.records import Side
+from verifier.demo.database import Store, prepare
+
+CAPTURE = CaptureConfig(skip_paths=frozenset({"/api/v1/health"}))
+_CLOSE_S = 10.0
+_DRAIN_S = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arguments:
+    """The command line of a sample system."""
+
+    port: int
+    dsn: str
+    kafka: str
+    topic_prefix: str
+    seed: int
+    faults: bool
+    prepared: bool
+
+
+def read_arguments(name: str, *, with_faults: bool) -> Arguments:
+    """Read the process's command line; exits with 2 and says why when it is wrong."""
+    parser = argparse.ArgumentParser(prog=f"python -m verifier.demo.{name}")
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--dsn", required=True, help="this side's own database; its schema `market` is made anew")
+    parser.add_argument("--kafka", required=True, help="host:port, comma-separated")
+    parser.add_argument("--topic-prefix", default="")
+    parser.add_argument("--prepared", action="store_true", help="the database is seeded already: leave it")
+    if with_faults:
+        parser.add_argument("--faults", choices=("on", "off"), default="on")
+        parser.add_argument("--seed", type=int, default=7, help="the seed of the traffic's plan")
+    given = parser.parse_args()
+    return Arguments(
+        port=given.port,
+        dsn=given.dsn,
+        kafka=given.kafka,
+        topic_prefix=given.topic_prefix,
+        seed=getattr(given, "seed", 0),
+        faults=getattr(given, "faults", "off") == "on",
+        prepared=given.prepared,
+    )
+
+
+def run(arguments: Arguments, *, side: Side, build: Callable[[Store, KafkaPublisher], App]) -> None:
+    """Serve until SIGTERM or SIGINT; then answer what is under way and publish what is queued."""
+    asyncio.run(_serve(arguments, side, build))
+
+
+async def _serve(arguments: Arguments, side: Side, build: Callable[[Store, KafkaPublisher], App]) -> None:
+    if not arguments.prepared:
+        await prepare(arguments.dsn)
+    publisher = KafkaPublisher(arguments.kafka, side=side, topic_prefix=arguments.topic_prefix)
+    async with Store(arguments.dsn) as store:
+        config = uvicorn.Config(
+            build(store, publisher),
+            host="127.0.0.1",
+            port=arguments.port,
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=_DRAIN_S,
+        )
+        try:
+            await uvicorn.Server(config).serve()
+        finally:
+            await publisher.close(_CLOSE_S)
