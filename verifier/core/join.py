@@ -16,6 +16,7 @@ A request is OPEN from its first record until it closes, then CLOSED for a while
     OPEN     watermark >= settle deadline              CLOSED    conclude (writes unannounced, shed, unsampled)
     OPEN     watermark >= opening + join timeout       CLOSED    conclude (something is missing)
     OPEN     it is the oldest, and the bound is hit    CLOSED    conclude, marked `pending_bound`
+    CLOSED   record, before the conclusion is drawn    CLOSED    as OPEN: kept, or counted duplicate
     CLOSED   record with a digest already seen         CLOSED    counted duplicate
     CLOSED   record                                    CLOSED    counted late; reopen: conclude again with it
     CLOSED   hold time passed, or the bound is hit     (none)    forgotten
@@ -118,7 +119,7 @@ class Join:
         self._ages: list[tuple[float, str]] = []
         self._slices: list[deque[_Slice]] = [deque() for _ in Source]
         self._positions = [0 for _ in Source]
-        self._closing: list[Closing] = []
+        self._closing: dict[str, tuple[_Open, bool]] = {}
         self._reopening: dict[str, list[Seen]] = {}
         self.duplicates = [0 for _ in Source]
         self.late: list[Seen] = []
@@ -140,7 +141,7 @@ class Join:
             request = is_open(seen.event.request_id)
             if request is None:
                 request_id = seen.event.request_id
-                if request_id in self._closed:
+                if request_id in self._closing or request_id in self._closed:
                     self._add_to_closed(request_id, seen)
                     continue
                 if seen.event.ts < watermark:
@@ -161,7 +162,7 @@ class Join:
         position = next((i for i, other in enumerate(slices) if other.first > seen.offset), len(slices))
         slices.insert(position, run)
         if request is None:
-            if seen.event.request_id in self._closed:
+            if seen.event.request_id in self._closing or seen.event.request_id in self._closed:
                 self._add_to_closed(seen.event.request_id, seen)
                 return
             request = self._new(seen, watermark)
@@ -179,6 +180,14 @@ class Join:
         return request
 
     def _add_to_closed(self, request_id: str, seen: Seen) -> None:
+        closing = self._closing.get(request_id)
+        if closing is not None:
+            evidence = closing[0].seen
+            if any(known.digest == seen.digest for known in evidence):
+                self.duplicates[seen.source] += 1
+            else:
+                evidence.append(seen)
+            return
         resolved = self._closed[request_id][0]
         known = self._reopening.get(request_id, ())
         if any(ref.digest == seen.digest for ref in resolved.events) or any(o.digest == seen.digest for o in known):
@@ -258,7 +267,7 @@ class Join:
         del self._open[request_id]
         for run in request.slices:
             run.open -= 1
-        self._closing.append(Closing(request_id=request_id, seen=tuple(request.seen), bound_hit=bound_hit))
+        self._closing[request_id] = (request, bound_hit)
 
     def _forget(self, watermark: float) -> None:
         order = self._closed_order
@@ -273,8 +282,11 @@ class Join:
 
     def take_closing(self) -> list[Closing]:
         """Hand over the requests to be judged now. Each must come back through `settle`."""
-        closing, self._closing = self._closing, []
-        return closing
+        closing, self._closing = self._closing, {}
+        return [
+            Closing(request_id=request_id, seen=tuple(request.seen), bound_hit=bound_hit)
+            for request_id, (request, bound_hit) in closing.items()
+        ]
 
     def take_reopening(self) -> list[Reopening]:
         """Hand over the closed requests that got new records. Each must come back through `settle`."""
