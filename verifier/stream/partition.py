@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from typing import TypeVar
 
 import structlog
@@ -136,6 +136,19 @@ class PartitionWorker:
             except Fenced as fenced:
                 _log.warning("partition_fenced", partition=self.partition, detail=str(fenced))
                 self.recovered = False
+
+    async def replay(self, steps: AsyncIterable[Sequence[Incoming]]) -> None:
+        """Recover, work through a bounded input step by step, then close everything: the end of a window of the past.
+
+        Raises `Fenced` when another worker writes to the same journal.
+        """
+        await self._recover()
+        async for batches in steps:
+            await self._step(batches)
+        self._engine.finish()
+        await self._step(())
+        while self._recheck:
+            await self._step(())
 
     # -- one step ------------------------------------------------------------------------------------------
 
