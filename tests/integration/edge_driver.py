@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+from jsonschema import Draft202012Validator
 
 from verifier.demo.stack.nginx import EdgeParams, Nginx
 from verifier.demo.stack.ports import free_port

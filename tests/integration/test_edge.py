@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from edge_driver import Backend, Edge, all_lines, ask, edges_over, lines, lines_of, running_backends
 
+from edge_driver import Backend, Edge, all_lines, ask, edges_over, lines, lines_of, running_backends
 from verifier.demo.stack.ports import free_port
 from verifier.demo.stack.process import wait_until
 
@@ -124,9 +124,7 @@ def test_each_backend_learns_what_it_is_and_a_client_cannot_say_it(
         "X-Canary-Backend",
         "X-Canary-Weight",
     )
-    spoofed: dict[str, str | bytes] = {
-        name: "spoofed" for name in (*told, "X-Original-URI", "X-Original-Method")
-    }
+    spoofed: dict[str, str | bytes] = dict.fromkeys((*told, "X-Original-URI", "X-Original-Method"), "spoofed")
     extra = {"X-Forwarded-For": "10.1.1.1", "User-Agent": "test/1", "X-Kept": "yes"}
     answer = ask(nginx, "/a?b=1", headers={**spoofed, **extra})
     lines_of(nginx, answer.request_id, 2)

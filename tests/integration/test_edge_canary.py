@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from edge_driver import Backend, Edge, all_lines, ask, edges_over, lines, lines_of, running_backends
 
+from edge_driver import Backend, Edge, all_lines, ask, edges_over, lines, lines_of, running_backends
 from verifier.demo.stack.errors import StackError
 from verifier.demo.stack.nginx import EdgeParams, render, shipped_file
 from verifier.demo.stack.process import wait_until

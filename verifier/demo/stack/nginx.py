@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http
+import http.client
 import os
 import pwd
 import re
@@ -9,8 +11,6 @@ import resource
 import shutil
 import signal
 import subprocess
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -321,11 +321,14 @@ class Nginx:
         ]
 
     def _healthy(self) -> bool:
+        connection = http.client.HTTPConnection(self.params.listen, timeout=1.0)
         try:
-            with urllib.request.urlopen(f"{self.url}/healthz", timeout=1.0) as answer:
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
+            connection.request("GET", "/healthz")
+            return connection.getresponse().status == http.HTTPStatus.OK
+        except (OSError, http.client.HTTPException):
             return False
+        finally:
+            connection.close()
 
     def _workers(self) -> frozenset[int]:
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
