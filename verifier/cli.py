@@ -3,14 +3,13 @@ cannot be reached."""
 
 from __future__ import annotations
 
-import asyncio
 import os
-import sys
 from collections.abc import Collection, Coroutine
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
+import uvloop
 
 from verifier.adapters.logging import configure_logging
 from verifier.adapters.settings import REQUIRED, Settings, SettingsError, load_settings
@@ -43,11 +42,7 @@ def settings_or_exit(config: Path | None, *, require: Collection[str] = REQUIRED
 def run(work: Coroutine[Any, Any, Any]) -> Any:
     """Run asynchronous work and turn the verifier's errors into exit codes."""
     try:
-        if sys.platform != "win32":
-            import uvloop
-
-            return uvloop.run(work)
-        return asyncio.run(work)
+        return uvloop.run(work)
     except DependencyDown as error:
         _fail(str(error), 3)
     except VerifierError as error:
@@ -71,6 +66,26 @@ def init(
     from verifier.commands.init import run_init
 
     run(run_init(settings_or_exit(config), typer.echo, wait_s=wait_s))
+
+
+@app.command()
+def check(
+    config: Config = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
+) -> None:
+    """Check configuration, connections, topics and tables, and say what to mend."""
+    import msgspec
+
+    from verifier.commands.check import State, exit_code, run_check
+
+    findings = run(run_check(settings_or_exit(config)))
+    if as_json:
+        typer.echo(msgspec.json.encode(findings).decode())
+    else:
+        marks = {State.OK: "ok     ", State.WARNING: "warning", State.WRONG: "WRONG  ", State.AWAY: "AWAY   "}
+        for finding in findings:
+            typer.echo(f"{marks[finding.state]}  {finding.what}: {finding.detail}")
+    raise typer.Exit(exit_code(findings))
 
 
 def main() -> None:

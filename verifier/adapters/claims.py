@@ -29,6 +29,7 @@ from redis.exceptions import (
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
+    ResponseError,
     TryAgainError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -117,6 +118,16 @@ class RedisClaims:
         """Ask for a sign of life."""
         with _redis_errors():
             await cast(Any, self._redis.ping())
+
+    async def eviction_policy(self) -> str | None:
+        """What Redis does when its memory is full; None where it may not be asked."""
+        with _redis_errors():
+            try:
+                answer = await cast(Any, self._redis.config_get("maxmemory-policy"))
+            except ResponseError:  # managed services forbid CONFIG
+                return None
+        value = next(iter(answer.values()), None)
+        return value.decode() if isinstance(value, bytes) else value
 
     async def apply(self, claims: Sequence[Claim]) -> ClaimResult:
         """Merge claims in, and return the touched keys that now have claimants of several requests.
