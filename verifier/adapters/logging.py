@@ -164,8 +164,11 @@ class LogEvery:
 
 
 def log_every(seconds: float, *, monotonic: Callable[[], float] = time.monotonic) -> LogEvery:
-    """For lines that repeat while something is awaited: `waiting = log_every(10)`, then
-    `waiting(log.warning, "waiting for Kafka", key=broker, broker=broker)` as often as you like."""
+    """For lines that repeat while something is awaited.
+
+    Make it once, `waiting = log_every(10)`, then call
+    `waiting(log.warning, "waiting for Kafka", key=broker, broker=broker)` as often as you like.
+    """
     return LogEvery(seconds, monotonic=monotonic)
 
 

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString as go_float
+from prometheus_client.utils import floatToGoString as go_float  # noqa: N813 - read as our own
 
 Labels = tuple[str, ...]
 L = TypeVar("L", bound=Labels)

@@ -28,7 +28,11 @@ class Document:
 class _Loader(yaml.SafeLoader):
     """A safe loader to which a key given twice is an error, not a silent choice of the last."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+    def construct_mapping(
+        self,
+        node: yaml.MappingNode,
+        deep: bool = False,  # noqa: FBT001, FBT002 - PyYAML's signature
+    ) -> dict[Hashable, Any]:
         seen: set[str] = set()
         for key_node, _ in node.value:
             if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == "tag:yaml.org,2002:merge":
@@ -113,7 +117,7 @@ def _load(path: Path, problems: list[Problem], source: str) -> object:
         problems.append(Problem(name=source, expected="a file of at most 4 MiB", given=str(path)))
         return None
     try:
-        content: object = yaml.load(raw.decode("utf-8"), Loader=_Loader)
+        content: object = yaml.load(raw.decode("utf-8"), Loader=_Loader)  # noqa: S506 - a SafeLoader
     except yaml.MarkedYAMLError as error:
         # Never the text around it, which str(error) would show: it may hold a password.
         mark = error.problem_mark or error.context_mark

@@ -69,7 +69,7 @@ def read_count(value: object) -> int:
 
 
 def read_flag(value: object) -> bool:
-    """true or false, also as yes/no, on/off, 1/0."""
+    """Read true or false, also written yes/no, on/off, 1/0."""
     if isinstance(value, bool):
         return value
     word = str(value).strip().lower()

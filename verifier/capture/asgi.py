@@ -89,8 +89,10 @@ class _Names:
 
 
 def side_of_mirror(*, mirrored: Side = "shadow", direct: Side = "canary") -> SideOf:
-    """The side of a service that gets both mirrored and canary traffic: NGINX marks the mirror's copies with
-    `X-Shadow-Request: true`, and removes that header from what users send."""
+    """The side of a service that gets both mirrored and canary traffic.
+
+    NGINX marks the mirror's copies with `X-Shadow-Request: true`, and removes that header from what users send.
+    """
 
     def side_of(scope: Scope) -> Side:
         for name, value in scope["headers"]:

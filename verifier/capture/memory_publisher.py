@@ -62,7 +62,7 @@ class MemoryPublisher(QueuedPublisher):
         self._away, self._connected = False, True
         self._wake()
 
-    async def close(self, timeout_s: float) -> int:
+    async def close(self, timeout_s: float) -> int:  # noqa: ARG002 - as KafkaPublisher's
         """As KafkaPublisher's: what still waits is given up."""
         if not self._closed:
             self._wake()

@@ -107,7 +107,7 @@ def test_context_tracebacks_and_warnings_come_through_without_secrets() -> None:
     stream = configured(redact=["iban"])
     structlog.contextvars.bind_contextvars(worker=3)
     try:
-        raise OSError("cannot reach redis://:hunter2@redis:6379/1")
+        raise OSError("cannot reach redis://:hunter2@redis:6379/1")  # noqa: TRY301 - for its traceback
     except OSError:
         get_logger("verifier").exception("failed", headers={"Cookie": "sid=hunter2"}, IBAN="hunter2")
         logging.getLogger("asyncpg").exception("failed too")
