@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from source_files import ROOT, calls, files, functions, imported_modules, place, python_files, tree
+from tests.tidy.source_files import ROOT, calls, files, functions, imported_modules, place, python_files, tree
 
 FUNCTION_LINES_MAX = 70
 MODULE_LINES_MAX = 400
