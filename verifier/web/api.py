@@ -28,7 +28,7 @@ def create_app(deps: WebDeps) -> Starlette:
     dashboard = DashboardFiles()
     document = openapi_document(with_token=deps.api_token is not None)
 
-    async def openapi(request: Request) -> Response:
+    async def openapi(_request: Request) -> Response:
         return answer(document)
 
     routes = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -85,17 +85,14 @@ def unavailable(detail: str, dependency: str | None = None) -> Problem:
 
 async def on_problem(request: Request, error: Exception) -> Response:
     """Answer a `Problem`."""
-    assert isinstance(error, Problem)
-    return error.response(request.url.path)
+    return cast(Problem, error).response(request.url.path)
 
 
 async def on_dependency_down(request: Request, error: Exception) -> Response:
     """Answer when a server is away. The detail may name hosts and users: it goes to the log alone."""
-    assert isinstance(error, DependencyDown)
     _logger.warning("%s %s: %s", request.method, request.url.path, error)
-    return unavailable(f"{error.dependency} is not available: try again later.", error.dependency).response(
-        request.url.path
-    )
+    name = cast(DependencyDown, error).dependency
+    return unavailable(f"{name} is not available: try again later.", name).response(request.url.path)
 
 
 _DETAILS = {
@@ -106,9 +103,9 @@ _DETAILS = {
 
 async def on_http_exception(request: Request, error: Exception) -> Response:
     """Answer what Starlette itself refuses (unknown path, wrong method)."""
-    assert isinstance(error, HTTPException)
-    detail = _DETAILS.get(error.status_code, str(error.detail))
-    return Problem(error.status_code, detail, headers=error.headers).response(request.url.path)
+    refused = cast(HTTPException, error)
+    detail = _DETAILS.get(refused.status_code, str(refused.detail))
+    return Problem(refused.status_code, detail, headers=refused.headers).response(request.url.path)
 
 
 async def on_defect(request: Request, error: Exception) -> Response:

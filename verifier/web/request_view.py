@@ -77,7 +77,23 @@ def _verdict_of(row: Row, outcome: Outcome | None, redact: Redact) -> Row:
             {"side": facts.side, "status": facts.status, "latency_s": facts.latency_s}
             for facts in (outcome.sides if outcome is not None else ())
         ],
-        "writes": redact(whole["writes"]) if whole.get("writes") else None,
+        "writes": redact(whole.get("writes") if outcome is not None else _stored_writes(row)),
+    }
+
+
+def _stored_writes(row: Row) -> Row | None:
+    """The writes as the tables keep them, for when the journal's entry is gone."""
+    stored = row.get("writes")
+    if stored is None:
+        return None
+    return {
+        "operation": stored["operation_type"],
+        "user_id": stored["user_id"],
+        "main": stored["main_data"],
+        "shadow": stored["shadow_data"],
+        "main_status": stored["main_status"],
+        "shadow_status": stored["shadow_status"],
+        "error": stored["error"],
     }
 
 

@@ -34,10 +34,13 @@ class _Embedded(uvicorn.Server):
 class WebServer:
     """A running server. `port` is the real one, also when 0 was asked for."""
 
-    def __init__(self, server: uvicorn.Server, listener: socket.socket, task: asyncio.Task[None]) -> None:
+    def __init__(
+        self, server: uvicorn.Server, listener: socket.socket, task: asyncio.Task[None], stop_grace_s: float
+    ) -> None:
         self._server = server
         self._listener = listener
         self._task = task
+        self._stop_grace_s = stop_grace_s
         self.port: int = listener.getsockname()[1]
 
     @property
@@ -48,11 +51,11 @@ class WebServer:
         """Return when the server has ended; raises what ended it."""
         await asyncio.shield(self._task)
 
-    async def stop(self, grace_s: float = STOP_GRACE_S) -> None:
-        """Take no more connections; give running requests `grace_s` seconds, then cut them. Repeatable."""
+    async def stop(self) -> None:
+        """Take no more connections; give running requests `stop_grace_s`, then cut them. Repeatable."""
         self._server.should_exit = True
         try:
-            await asyncio.wait({self._task}, timeout=grace_s + 1)
+            await asyncio.wait({self._task}, timeout=self._stop_grace_s + 1)
             if not self._task.done():
                 self._server.force_exit = True
                 self._task.cancel()
@@ -62,10 +65,11 @@ class WebServer:
             self._listener.close()
 
 
-async def serve(app: ASGIApp, host: str, port: int) -> WebServer:
+async def serve(app: ASGIApp, host: str, port: int, *, stop_grace_s: float = STOP_GRACE_S) -> WebServer:
     """Start serving `app` as a task of the running loop and return once it listens.
 
-    Installs no signal handlers and changes no logging. `port` 0 takes a free one. Raises `CannotListen`.
+    Installs no signal handlers and changes no logging. `port` 0 takes a free one; `stop_grace_s` is what
+    `stop` leaves running requests. Raises `CannotListen`.
     """
     listener = _listen(host, port)
     config = uvicorn.Config(
@@ -78,7 +82,8 @@ async def serve(app: ASGIApp, host: str, port: int) -> WebServer:
         server_header=False,
         limit_concurrency=CONNECTIONS_MAX,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=STOP_GRACE_S,
+        # uvicorn says int, and hands it to asyncio.wait_for as it is.
+        timeout_graceful_shutdown=stop_grace_s,  # type: ignore[arg-type]
         backlog=_BACKLOG,
     )
     server = _Embedded(config)
@@ -89,7 +94,7 @@ async def serve(app: ASGIApp, host: str, port: int) -> WebServer:
             await task
             raise CannotListen(f"the web server on {host}:{port} ended while starting; the log says why")
         await asyncio.sleep(0.001)
-    return WebServer(server, listener, task)
+    return WebServer(server, listener, task, stop_grace_s)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -111,11 +111,11 @@ class Views:
         body, content_type = self._deps.metrics.render(request.headers.get("accept", ""))
         return Response(body, headers={"Content-Type": content_type, "Cache-Control": "no-store"})
 
-    async def healthz(self, request: Request) -> Response:
+    async def healthz(self, _request: Request) -> Response:
         """The event loop turns: nothing else is asked, so an outage elsewhere restarts no worker."""
         return answer({"status": "alive"})
 
-    async def readyz(self, request: Request) -> Response:
+    async def readyz(self, _request: Request) -> Response:
         """Ready: partitions assigned, recovered, lag bounded."""
         readiness = self._deps.health.ready()
         body = {"ready": readiness.ok, "reasons": list(readiness.reasons)}
