@@ -156,9 +156,14 @@ class MemoryStore:
         found = ((i, self._requests.get(i)) for i in request_ids)
         return {i: StoredAt(row.partition, row.journal_offsets) for i, row in found if row is not None}
 
-    async def purge(self, retention_days: float, batch: int = 10_000, *, now_s: float | None = None) -> int:
-        """As `PostgresStore.purge`; `batch` bounds nothing here, and only whole requests, conflicts and keys
-        count."""
+    async def purge(
+        self,
+        retention_days: float,
+        batch: int = 10_000,  # noqa: ARG002 - nothing here needs batches
+        *,
+        now_s: float | None = None,
+    ) -> int:
+        """As `PostgresStore.purge`, but all at once; a request counts as one row."""
         now = time.time() if now_s is None else now_s
         before = now - retention_days * _S_PER_DAY
         old_requests = [i for i, request in self._requests.items() if request.ts < before]

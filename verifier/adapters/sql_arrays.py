@@ -25,7 +25,7 @@ def columns_of(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
 
 
 def listed(texts: Sequence[str]) -> str:
-    """A list as one text, for `string_to_array(.., E'\\x1f')`: an array cannot hold ragged arrays."""
+    """A list as one text, parted by U+001F for `string_to_array`: an array cannot hold ragged arrays."""
     return _SEPARATOR.join([bounded_text(text) for text in texts]) if texts else ""
 
 

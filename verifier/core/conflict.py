@@ -79,7 +79,7 @@ def merge(
     merged = dict(held)
     for claim in claims:
         identity = (claim.claimant.side, claim.claimant.request_id)
-        merged[identity] = _higher(merged.get(identity), claim, oldest)
+        merged[identity] = _higher(merged.get(identity), claim, oldest=oldest)
     dropped = len(merged) - claims_per_key_max
     if dropped > 0:
         by_order = sorted(merged, key=lambda identity: merged[identity].kept_by, reverse=not oldest)
@@ -92,7 +92,7 @@ def merge(
     return merged, changed, max(0, dropped)
 
 
-def _higher(known: Held | None, claim: Claim, oldest: bool) -> Held:
+def _higher(known: Held | None, claim: Claim, *, oldest: bool) -> Held:
     kept_by = order_of(claim.claimant)
     if known is None:
         return Held(claim.claimant, claim.rev, kept_by)
