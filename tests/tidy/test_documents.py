@@ -1,16 +1,11 @@
-"""Documents point at what is there, secrets are not, and what is pinned is what is asked for."""
+"""Documents point at what is there, and no secret is."""
 
 from __future__ import annotations
 
 import re
-import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
-from packaging.markers import default_environment
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 
 from tests.tidy.source_files import ROOT, files, place
 
@@ -87,48 +82,3 @@ def test_no_secret_is_kept_here() -> None:
         if pattern.search(path.read_text(encoding="utf-8"))
     ]
     assert found == []
-
-
-@pytest.mark.parametrize(
-    ("lock", "extras", "groups"),
-    [("requirements.lock", ["demo"], []), ("requirements-dev.lock", ["demo"], ["dev"])],
-)
-def test_what_is_pinned_is_what_is_asked_for(lock: str, extras: list[str], groups: list[str]) -> None:
-    pinned = pins(ROOT / lock)
-    asked = [Requirement(text) for text in requirements(extras, groups)]
-    found = [
-        str(need)
-        for need in asked
-        if not need.specifier.contains(pinned.get(canonicalize_name(need.name), "0"))
-    ]
-    assert found == []
-
-
-def requirements(extras: list[str], groups: list[str]) -> list[str]:
-    project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    asked: list[str] = list(project["project"]["dependencies"])
-    for extra in extras:
-        asked += project["project"]["optional-dependencies"][extra]
-    for group in groups:
-        asked += project["dependency-groups"][group]
-    return asked
-
-
-def pins(lock: Path) -> dict[str, str]:
-    """Name to version of what a lock installs on this machine."""
-    environment = {name: str(value) for name, value in default_environment().items()}
-    found: dict[str, str] = {}
-    for line in lock.read_text(encoding="utf-8").splitlines():
-        if line[:1].isalnum():
-            need = Requirement(line.removesuffix("\\").strip())
-            if need.marker is None or need.marker.evaluate(environment):
-                found[canonicalize_name(need.name)] = str(need.specifier).removeprefix("==")
-    return found
-
-
-@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
-def test_a_lock_says_what_and_never_where_from(lock: str) -> None:
-    text = (ROOT / lock).read_text(encoding="utf-8")
-    assert re.findall(r"\S*(?:://|file:|--find-links|--index|--extra-index)\S*", text) == []
-    named = re.findall(r"^[a-z0-9].*$(?:\n {4}.*$)*", text, re.MULTILINE)
-    assert [block.split()[0] for block in named if "--hash=sha256:" not in block] == []
