@@ -3,8 +3,6 @@
 Statements name tables and columns, which come from this package alone; values always travel as parameters.
 """
 
-# ruff: noqa: S608
-
 from __future__ import annotations
 
 import importlib.resources
@@ -118,7 +116,10 @@ async def _copy(connection: Connection, table: str, rows: Iterable[Mapping[str, 
     rows = list(rows)
     names = list(rows[0])
     await connection.copy_records_to_table(
-        table, schema_name="market", columns=names, records=[tuple(row[name] for name in names) for row in rows]
+        table,
+        schema_name="market",
+        columns=names,
+        records=[tuple(row[name] for name in names) for row in rows],
     )
 
 
@@ -178,7 +179,10 @@ class Store:
     async def news(self, topic: str, *, limit: int, offset: int = 0) -> list[dict[str, Any]]:
         """A topic's news, best first."""
         return await self._rows(
-            "SELECT to_jsonb(t) FROM news t WHERE topic = $1 ORDER BY rank LIMIT $2 OFFSET $3", topic, limit, offset
+            "SELECT to_jsonb(t) FROM news t WHERE topic = $1 ORDER BY rank LIMIT $2 OFFSET $3",
+            topic,
+            limit,
+            offset,
         )
 
     async def news_item(self, news_id: str) -> dict[str, Any] | None:
@@ -251,7 +255,9 @@ async def _apply(connection: Connection, write: RowWrite) -> Written:
             before = None if write.op == "insert" else await _locked(connection, write)
             if write.op == "delete":
                 after = None
-                await connection.execute(f"DELETE FROM {write.entity} t WHERE {_by_key(write)}", dict(write.row))
+                await connection.execute(
+                    f"DELETE FROM {write.entity} t WHERE {_by_key(write)}", dict(write.row)
+                )
             else:
                 after = await connection.fetchval(_statement(write), dict(write.row))
     except asyncpg.IntegrityConstraintViolationError:

@@ -105,7 +105,13 @@ _BODIES: Final = (
     _body("text_truncated", "news_item", "/summary", "value", "a text is cut at 40 characters"),
     _body("mojibake", "news_item", "/headline", "value", "UTF-8 was read as Latin-1"),
     _body("decomposed", "news_item", "/headline", "value", "Unicode is in another normal form"),
-    _body("mixed_ids", "market_fetch", "/items/*/fetch_id", "value", "items name another fetch than the answer does"),
+    _body(
+        "mixed_ids",
+        "market_fetch",
+        "/items/*/fetch_id",
+        "value",
+        "items name another fetch than the answer does",
+    ),
     _body("search_incomplete", "search", "/results*", "missing length", "a search misses a result"),
     _body("text_changed", "market_report", "*", "value", "a plain-text line is worded differently"),
     _body("form_changed", "market_convert", "*", "value", "a form-encoded total differs"),
@@ -136,15 +142,45 @@ _ANSWERS: Final = (
 
 _WRITES: Final = (
     _write("lost_write", "news_buffer", "/news_buffer/*", "missing", "the row is never written"),
-    _write("double_write", "news_buffer", "/news_buffer/*", "duplicate extra length", "the row is written twice"),
-    _write("wrong_row", "market_fetch", "/market_data_fetches/*", "missing extra value", "written under another key"),
-    _write("stale_value", "market_buffer", "/market_data_buffer/*/price", "value", "an older price is written"),
-    _write("partial_write", "market_fetch", "/market_data_fetches/*", "missing length", "one of the rows is missing"),
+    _write(
+        "double_write", "news_buffer", "/news_buffer/*", "duplicate extra length", "the row is written twice"
+    ),
+    _write(
+        "wrong_row",
+        "market_fetch",
+        "/market_data_fetches/*",
+        "missing extra value",
+        "written under another key",
+    ),
+    _write(
+        "stale_value", "market_buffer", "/market_data_buffer/*/price", "value", "an older price is written"
+    ),
+    _write(
+        "partial_write",
+        "market_fetch",
+        "/market_data_fetches/*",
+        "missing length",
+        "one of the rows is missing",
+    ),
     _write("extra_write", "news_fetch", "/news_buffer/*", "extra", "a row nobody asked for is written"),
     _write("swapped_writes", "source_connect", "/data_sources/*", "", "the update comes before the insert"),
-    _write("failed_write", "market_buffer", "/market_data_buffer/*", "", "the row is refused, the answer says done"),
-    _write("wrong_delete", "source_delete", "/data_sources/*", "missing extra value", "another source is deleted"),
-    _write("text_column", "news_buffer", "/news_buffer/*/headlines*", "type value", "a number is written as a text"),
+    _write(
+        "failed_write",
+        "market_buffer",
+        "/market_data_buffer/*",
+        "",
+        "the row is refused, the answer says done",
+    ),
+    _write(
+        "wrong_delete", "source_delete", "/data_sources/*", "missing extra value", "another source is deleted"
+    ),
+    _write(
+        "text_column",
+        "news_buffer",
+        "/news_buffer/*/headlines*",
+        "type value",
+        "a number is written as a text",
+    ),
 )
 
 _PAIRS: Final = (
@@ -196,7 +232,10 @@ def demo_rules() -> list[dict[str, Any]]:
     return [
         rule("header", "x-served-by", "presence", "Names the instance that answered."),
         rule("body", "/generated_at", "time_tolerance", clock, seconds=60),
-        *(rule("body", field, "generated_id", made_up, space="fetch") for field in ("/fetch_id", "/items/*/fetch_id")),
+        *(
+            rule("body", field, "generated_id", made_up, space="fetch")
+            for field in ("/fetch_id", "/items/*/fetch_id")
+        ),
         rule("body", "/connection_id", "generated_id", made_up, space="connection"),
         rule("body", "/results", "unordered", "The order of a search is nobody's promise.", key="/symbol"),
         *(rule("write", f"{rows}/fetch_id", "generated_id", made_up, space="fetch") for rows in fetches),

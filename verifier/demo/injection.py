@@ -67,7 +67,12 @@ def _duplicate_name(draft: Draft) -> None:
 
 
 def _item_inserted(draft: Draft) -> None:
-    extra = {"news_id": "news-draft", "topic": draft.payload["topic"], "headline": "Entwürfe", "sentiment": 0.0}
+    extra = {
+        "news_id": "news-draft",
+        "topic": draft.payload["topic"],
+        "headline": "Entwürfe",
+        "sentiment": 0.0,
+    }
     draft.payload["items"].insert(2, extra | {"published_at": "2026-03-02T14:30:00Z"})
 
 

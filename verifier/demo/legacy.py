@@ -37,6 +37,8 @@ _ROUTES = (
     ("DELETE", "/api/v1/data-sources/{id}", "source_delete"),
     ("GET", "/api/v1/search", "search"),
 )
+# For the verifier's `routes`: without them, a symbol in a path would be a route of its own.
+ROUTE_TEMPLATES = tuple(f"{method} {path}" for method, path, _ in _ROUTES)
 
 
 def build_app(store: Store, publisher: Publisher) -> App:
@@ -50,7 +52,9 @@ def build_app(store: Store, publisher: Publisher) -> App:
     routes += [
         Route(path, _endpoint(sample, operation), methods=[method]) for method, path, operation in _ROUTES
     ]
-    return CaptureMiddleware(Starlette(routes=routes), side="main", publisher=publisher, config=serving.CAPTURE)
+    return CaptureMiddleware(
+        Starlette(routes=routes), side="main", publisher=publisher, config=serving.CAPTURE
+    )
 
 
 def _endpoint(sample: Sample, operation: str) -> Any:

@@ -24,7 +24,13 @@ OPENED_AT: Final = dt.datetime(2026, 3, 2, 14, 30, tzinfo=dt.UTC)
 
 _CURRENCIES: Final = ("EUR", "USD", "CHF", "GBP")
 _CITIES: Final = ("Zürich", "Málaga", "Orléans", "Göteborg", "Łódź", "Besançon")
-_VERBS: Final = ("raises its outlook", "cuts its dividend", "opens a plant", "names a new board", "sells a unit")
+_VERBS: Final = (
+    "raises its outlook",
+    "cuts its dividend",
+    "opens a plant",
+    "names a new board",
+    "sells a unit",
+)
 _SOURCE_KINDS: Final = ("websocket", "rest", "fix")
 _ODD_BEYOND_DOUBLES: Final = (1 << 53) + 1
 

@@ -99,7 +99,11 @@ def _market_fetch(rng: Random, planned: Planned) -> _Form:
 
 
 def _news_fetch(rng: Random, planned: Planned) -> _Form:
-    body = {"batch": f"batch-{planned.subject}", "topic": rng.choice(market.TOPICS), "limit": rng.randint(1, 3)}
+    body = {
+        "batch": f"batch-{planned.subject}",
+        "topic": rng.choice(market.TOPICS),
+        "limit": rng.randint(1, 3),
+    }
     return "POST", "/api/v1/news/fetch", body
 
 

@@ -92,7 +92,9 @@ def score(
         found=tuple(found),
         missed=tuple(missed),
         false_alarms=tuple(_false_alarms(truth, by_request, conflicts)),
-        kinds={name: KindScore(found=hits, planted=planted) for name, (hits, planted) in sorted(totals.items())},
+        kinds={
+            name: KindScore(found=hits, planted=planted) for name, (hits, planted) in sorted(totals.items())
+        },
     )
 
 

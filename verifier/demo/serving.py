@@ -36,7 +36,9 @@ def read_arguments(name: str, *, with_faults: bool) -> Arguments:
     """Read the process's command line; exits with 2 and says why when it is wrong."""
     parser = argparse.ArgumentParser(prog=f"python -m verifier.demo.{name}")
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--dsn", required=True, help="this side's own database; its schema `market` is made anew")
+    parser.add_argument(
+        "--dsn", required=True, help="this side's own database; its schema `market` is made anew"
+    )
     parser.add_argument("--kafka", required=True, help="host:port, comma-separated")
     parser.add_argument("--topic-prefix", default="")
     parser.add_argument("--prepared", action="store_true", help="the database is seeded already: leave it")

@@ -73,7 +73,9 @@ class Turns:
             await asyncio.wait_for(self._event(number).wait(), self._wait_s)
         except TimeoutError:
             self.waits_in_vain += 1
-            _log.warning("request %d, which was to overtake another, has not come in %g s", number, self._wait_s)
+            _log.warning(
+                "request %d, which was to overtake another, has not come in %g s", number, self._wait_s
+            )
 
     def _event(self, number: int) -> asyncio.Event:
         event = self._done.setdefault(number, asyncio.Event())

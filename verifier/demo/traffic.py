@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -99,15 +99,15 @@ async def traffic(
     connector = aiohttp.TCPConnector(limit=in_flight_max)
     async with aiohttp.ClientSession(base_url, timeout=timeout, connector=connector) as session:
         sender = _Sender(session, plan.seed, free, answered, retry_after_s)
-        journeys = list(_journeys(plan.requests(count)))
+        planned = list(journeys(plan.requests(count)))
         async with asyncio.TaskGroup() as group:
-            feeding = group.create_task(_feed(group, sender, journeys, rate_per_s))
-            for _ in range(sum(len(journey) for journey in journeys)):
+            feeding = group.create_task(_feed(group, sender, planned, rate_per_s))
+            for _ in range(sum(len(journey) for journey in planned)):
                 yield await answered.get()
             await feeding
 
 
-def _journeys(requests: Iterable[Planned]) -> Iterable[list[Planned]]:
+def journeys(requests: Iterable[Planned]) -> Iterator[list[Planned]]:
     """Requests that belong together: most are alone, some are followed by a partner."""
     journey: list[Planned] = []
     for planned in requests:
@@ -120,10 +120,10 @@ def _journeys(requests: Iterable[Planned]) -> Iterable[list[Planned]]:
 
 
 async def _feed(
-    group: asyncio.TaskGroup, sender: _Sender, journeys: list[list[Planned]], rate_per_s: float
+    group: asyncio.TaskGroup, sender: _Sender, planned: list[list[Planned]], rate_per_s: float
 ) -> None:
     start, sent = time.monotonic(), 0
-    for journey in journeys:
+    for journey in planned:
         await asyncio.sleep(max(0.0, start + sent / rate_per_s - time.monotonic()))
         await sender.free.acquire()
         group.create_task(sender.journey(journey))
