@@ -44,7 +44,7 @@ export async function get(path, parameters = {}, signal = undefined) {
   throw new ApiError(response.status, problem);
 }
 
-// A number a double cannot hold keeps its digits, where the browser can tell (else it is shown rounded).
+// A number that a double cannot hold keeps its digits, where the browser tells them (else it is shown rounded).
 export class ExactNumber {
   constructor(source) {
     this.source = source;
@@ -57,9 +57,17 @@ export class ExactNumber {
 
 function readExactly(text) {
   return JSON.parse(text, (_key, value, context) => {
-    const source = context?.source;
-    if (typeof value !== "number" || source === undefined) return value;
-    const digits = source.replace(/[eE].*$/, "").replace(/[^0-9]/g, "").replace(/^0+/, "");
-    return digits.length > 15 || !Number.isFinite(value) ? new ExactNumber(source) : value;
+    if (typeof value !== "number" || context?.source === undefined) return value;
+    return decimal(context.source) === decimal(String(value)) ? value : new ExactNumber(context.source);
   });
+}
+
+// The decimal value of a number's text, whatever its notation: 1.50 and 15e-1 are "15e-1".
+function decimal(text) {
+  const [, sign, whole, fraction = "", exponent = "0"] = /^(-?)(\d+)(?:\.(\d+))?(?:[eE]([-+]?\d+))?$/.exec(text) ?? [];
+  if (whole === undefined) return text;
+  const digits = (whole + fraction).replace(/^0+/, "");
+  const significant = digits.replace(/0+$/, "");
+  if (significant === "") return "0";
+  return `${sign}${significant}e${Number(exponent) - fraction.length + digits.length - significant.length}`;
 }

@@ -21,19 +21,25 @@ function render(summary) {
     el("dl", { class: "facts" },
       fact("Requests", count(requests.total), "with a verdict"),
       verdicts,
-      fact("Coverage", requests.total ? percent(compared / requests.total) : "–", "of verdicts compare both sides"),
-      fact("Verified through", verifiedThrough(summary.verified_through), behind(summary.verified_through)),
-      fact("Pending", count(summary.pending), "requests still open"),
-      fact("Lag", count(summary.lag), "records not yet read"),
-      fact("Conflicts", count(summary.conflicts), "second writes to one key"),
-      fact("Not counted", count(summary.rejected + summary.duplicate + summary.late),
-        `${count(summary.rejected)} rejected, ${count(summary.duplicate)} duplicate, ${count(summary.late)} late`)),
+      fact("Coverage", requests.total ? percent(compared / requests.total) : "–", "could be compared"),
+      fact("Verified through", verifiedThrough(summary.verified_through), behind(summary.verified_through))),
+    el("dl", { class: "minor" },
+      minor("Pending", summary.pending, "Requests still open"),
+      minor("Lag", summary.lag, "Records not yet read"),
+      minor("Conflicts", summary.conflicts, "Second writes to one key"),
+      minor("Rejected", summary.rejected, "Records that could not be read"),
+      minor("Late", summary.late, "Records after their request's verdict"),
+      minor("Duplicate", summary.duplicate, "Records read a second time")),
   ];
 }
 
 function fact(label, value, note, verdict = null) {
   return el("div", { class: verdict ? `fact ${verdict}` : "fact" },
     el("dt", {}, label), el("dd", { class: "value" }, value), el("dd", { class: "note" }, note));
+}
+
+function minor(label, n, hint) {
+  return el("div", { title: hint }, el("dt", {}, label), el("dd", { class: n ? null : "zero" }, count(n)));
 }
 
 function verifiedThrough(ts) {
@@ -43,7 +49,7 @@ function verifiedThrough(ts) {
 function behind(ts) {
   if (ts === null) return "nothing read yet";
   const late = Date.now() / 1000 - ts;
-  return late > 86400 ? ago(ts) : `${duration(late)} behind the clock`;
+  return late > 86400 ? ago(ts) : `${duration(late)} behind now`;
 }
 
 function bar(requests) {

@@ -19,23 +19,21 @@ export class Region {
     root.append(this.notice, this.body);
   }
 
-  // Throws what `load` throws, after saying it in the page.
+  // Throws what failed, after saying it in the page.
   async refresh(signal) {
-    let data;
     try {
-      data = await this.load(signal);
+      const data = await this.load(signal);
+      if (signal?.aborted) return;
+      // Unchanged answers leave the page alone: a selection, a focus or a scrolled box is not disturbed.
+      const text = JSON.stringify(data);
+      if (text !== this.text || this.ages) this.show(data);
+      this.text = text;
+      this.loadedAt = Date.now() / 1000;
+      if (this.notice.firstChild) replace(this.notice);
     } catch (error) {
       if (!signal?.aborted) this.fail(error);
       throw error;
     }
-    if (signal?.aborted) return;
-    this.loadedAt = Date.now() / 1000;
-    if (this.notice.firstChild) replace(this.notice);
-    // Unchanged answers leave the page alone: a selection, a focus or a scrolled box is not disturbed.
-    const text = JSON.stringify(data);
-    if (text === this.text && !this.ages) return;
-    this.text = text;
-    this.show(data);
   }
 
   show(data) {

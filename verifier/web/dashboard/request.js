@@ -23,22 +23,23 @@ export function mountRequest(root, id) {
 
 function render(request) {
   const other = otherSide(request);
+  const { differences, ignored, conflicts, events, history } = request;
   return [
     verdictLine(request),
-    section(`Differences (${request.differences.length})`, differenceTable(request.differences, other, "differences"), request.differences.length),
+    section(`Differences (${differences.length})`, () => differenceTable(differences, other, "differences"), differences.length),
     request.dropped > 0 && el("p", { class: "state" }, `${plural(request.dropped, "more difference")} beyond the bound on how many are kept.`),
-    section("Responses", pair("main", other, (side) => responsePane(request, side)), true),
-    section("Writes", pair("main", other, (side) => writesPane(request, side)), request.writes !== null),
-    section(`Conflicts (${request.conflicts.length})`, conflictTable(request.conflicts), request.conflicts.length),
-    section(`Explained by rules (${request.ignored.length})`, differenceTable(request.ignored, other, "ignored"), request.ignored.length),
-    section(`Events (${request.events.length})`, request.events.map(eventDetails), request.events.length),
+    section("Responses", () => pair("main", other, (side) => responsePane(request, side)), true),
+    section("Writes", () => pair("main", other, (side) => writesPane(request, side)), request.writes !== null),
+    section(`Conflicts (${conflicts.length})`, () => conflictTable(conflicts), conflicts.length),
+    section(`Explained by rules (${ignored.length})`, () => differenceTable(ignored, other, "ignored"), ignored.length),
+    section(`Events (${events.length})`, () => events.map(eventDetails), events.length),
     request.events_omitted > 0 && el("p", { class: "state" }, `${plural(request.events_omitted, "event")} not shown.`),
-    section("History", historyTable(request), request.history.length + request.history_gone),
+    section("History", () => historyTable(request), history.length + request.history_gone),
   ];
 }
 
 function section(title, content, present) {
-  return present ? el("section", {}, el("h3", {}, title), content) : null;
+  return present ? el("section", {}, el("h3", {}, title), content()) : null;
 }
 
 // The side compared with main: the canary when it served the user, else the shadow.
