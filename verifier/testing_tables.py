@@ -276,6 +276,26 @@ class MemoryStore:
         ]
         return sorted(views, key=itemgetter("ts", "id"), reverse=True)
 
+    async def requests(
+        self,
+        *,
+        verdict: str | None = None,
+        route: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> View:
+        """As `PostgresReads.requests`."""
+        wanted = None if route is None else bounded_text(route)
+        newest = sorted(self._requests.items(), key=lambda item: (item[1].ts, item[0]), reverse=True)
+        items = [
+            _request_view(request)
+            for _, request in newest
+            if verdict in {None, request.row.outcome.verdict} and wanted in {None, request.row.route}
+        ]
+        return _page(items, "request_id", since, until, limit, cursor)
+
     async def request(self, request_id: str) -> View | None:
         """As `PostgresReads.request`."""
         found = self._requests.get(request_id)
@@ -329,6 +349,22 @@ def _finding_ts(finding: Finding) -> float:
 def _as_stored(view: View) -> View:
     stored: View = msgspec.json.decode(json_text(view))
     return stored
+
+
+def _request_view(request: _Request) -> View:
+    outcome = request.row.outcome
+    return _as_stored(
+        {
+            "request_id": outcome.request_id,
+            "route": request.row.route,
+            "ts": outcome.ts,
+            "verdict": outcome.verdict,
+            "rev": request.row.rev,
+            "reasons": list(outcome.reasons),
+            "missing": list(outcome.missing),
+            "user_id": outcome.user_id,
+        }
+    )
 
 
 def _divergence_view(request: _Request) -> View:

@@ -201,6 +201,25 @@ class PostgresReads:
         rows = await self._fetch(page.sql(_CONFLICT_COLUMNS, "conflicts"), *page.args)
         return page.answer([_conflict_view(row) for row in rows])
 
+    async def requests(
+        self,
+        *,
+        verdict: str | None = None,
+        route: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> View:
+        """Requests by verdict: what is not verified yet, and why."""
+        page = _Page("request_id", since, until, limit, cursor)
+        page.where("verdict = {}", verdict)
+        page.where("route = {}", route)
+        rows = await self._fetch(
+            page.sql("request_id, route, ts, verdict, rev, reasons, missing, user_id", "requests"), *page.args
+        )
+        return page.answer([dict(row.items()) for row in rows])
+
     async def request(self, request_id: str) -> View | None:
         """A request's row, differences, writes and conflicts, and where its journal entries lie, or None."""
         row = await self._fetchrow(

@@ -36,6 +36,7 @@ def create_app(deps: WebDeps) -> Starlette:
         Route("/v1/routes", views.routes),
         Route("/v1/fields", views.fields),
         Route("/v1/divergences", views.divergences),
+        Route("/v1/requests", views.requests),
         Route("/v1/requests/{request_id}", views.one_request),
         Route("/v1/conflicts", views.conflicts),
         Route("/v1/rules", views.rules),

@@ -56,6 +56,11 @@ _FIELD = _parameter(
 )
 _ENTITY = _parameter("entity", "Conflicts on this table or collection.", _TEXT)
 _CONFLICT_KIND = _parameter("kind", "Conflicts of this kind.", {"enum": ["conflict", "duplicate", "order"]})
+_VERDICT = _parameter(
+    "verdict",
+    "Requests with this verdict.",
+    {"enum": ["match", "divergence", "incomplete", "incomparable"]},
+)
 _REQUEST_ID = {
     "name": "request_id",
     "in": "path",
@@ -129,6 +134,13 @@ def _tables() -> dict[str, Schema]:
             "DivergencePage",
             examples.DIVERGENCES,
             parameters=(_ROUTE, _KIND, _FIELD, *window),
+        ),
+        "/v1/requests": _call(
+            "listRequests",
+            "Requests by verdict, newest first: what is not verified, and why.",
+            "RequestPage",
+            examples.REQUESTS,
+            parameters=(_VERDICT, _ROUTE, *window),
         ),
         "/v1/requests/{request_id}": one,
         "/v1/conflicts": _call(

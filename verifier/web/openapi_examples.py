@@ -99,6 +99,21 @@ DIVERGENCES = {
     "next_cursor": "WzE3OTUyOTEyMDAuMTI1LCI3ZDFhIl0",
 }
 CONFLICTS = {"items": [_CONFLICT], "next_cursor": None}
+REQUESTS = {
+    "items": [
+        {
+            "request_id": "7d1b",
+            "route": _ROUTE,
+            "ts": _TS,
+            "verdict": "incomplete",
+            "rev": 0,
+            "reasons": [],
+            "missing": ["shadow.responses"],
+            "user_id": "u-17",
+        }
+    ],
+    "next_cursor": None,
+}
 RULES = {
     "items": [{"id": "default-date", "route": None, "kind": "header", "field": "date", "action": "ignore"}],
     "next_cursor": None,

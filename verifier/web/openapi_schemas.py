@@ -223,6 +223,17 @@ def _request() -> dict[str, Schema]:
             worker=TEXT,
             journal_offset=COUNT,
         ),
+        "Judged": thing(
+            "A request with its verdict.",
+            request_id=TEXT,
+            route=TEXT,
+            ts=TS,
+            verdict=VERDICT,
+            rev=COUNT,
+            reasons=listed(TEXT),
+            missing=listed(TEXT, "Absent parts as `{side}.{kind}`."),
+            user_id=OPTIONAL_TEXT,
+        ),
         "Request": thing(
             "Everything about one request.",
             request_id=TEXT,
@@ -273,6 +284,7 @@ def component_schemas() -> dict[str, Schema]:
         "RoutePage": page("Route", "Routes, by name."),
         "FieldPage": page("Field", "Fields, most frequent first."),
         "DivergencePage": page("Divergence", "Divergent requests, newest first."),
+        "RequestPage": page("Judged", "Requests, newest first."),
         "ConflictPage": page("Conflict", "Conflicts, newest first."),
         "RulePage": page("Rule", "The rules in force, the one that wins first."),
     }

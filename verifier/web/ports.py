@@ -61,6 +61,19 @@ class StoreReads(Protocol):
         """One page of conflicts."""
         ...
 
+    async def requests(
+        self,
+        *,
+        verdict: str | None = None,
+        route: str | None = None,
+        since: float | None = None,
+        until: float | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Row:
+        """One page of requests by verdict."""
+        ...
+
     async def request(self, request_id: str) -> Row | None:
         """The stored row of one request, or None.
 

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from verifier.core.difference import Kind
+from verifier.core.outcome import Verdict
 from verifier.web import paging
 from verifier.web.bounds import Reads
 from verifier.web.json_answer import answer
@@ -82,6 +83,13 @@ class Views:
         page = await self._page(self._deps.store.conflicts, given)
         redact = self._deps.redact
         return answer({**page, "items": [redact_conflict(item, redact) for item in page["items"]]})
+
+    async def requests(self, request: Request) -> Response:
+        """Requests by verdict, newest first."""
+        verdicts = paging.one_of(verdict.value for verdict in Verdict)
+        filters = {"verdict": verdicts, "route": paging.text_of}
+        given = read_parameters(request.query_params, {**filters, **_WINDOW, **_PAGE})
+        return answer(await self._page(self._deps.store.requests, given))
 
     async def one_request(self, request: Request) -> Response:
         """Everything about one request."""

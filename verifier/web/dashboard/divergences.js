@@ -39,9 +39,9 @@ export function requestLink(id) {
 function list(items) {
   const columns = [
     { key: "request", label: "Request", class: "id", value: (row) => row.request_id, cell: (row) => requestLink(row.request_id) },
+    { key: "differences", label: "What differs (main → shadow)", class: "wide", value: (row) => row.differences.length, cell: differences },
     { key: "ts", label: "Time", value: (row) => row.ts, cell: (row) => el("time", { datetime: iso(row.ts), title: iso(row.ts) }, time(row.ts)) },
     { key: "route", label: "Route", value: (row) => row.route },
-    { key: "differences", label: "What differs (main → shadow)", class: "wide", value: (row) => row.differences.length, cell: differences },
   ];
   const onRow = (row) => {
     location.hash = `#/requests/${encodeURIComponent(row.request_id)}`;

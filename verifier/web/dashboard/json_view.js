@@ -49,6 +49,11 @@ export function jsonView(value, marked = []) {
     const hit = isMarked(line.path, exact);
     block.append(el(hit ? "mark" : "span", { class: "line" }, `${line.text}\n`));
   }
+  // Once it is laid out, a long value is scrolled to what differs.
+  requestAnimationFrame(() => {
+    const first = block.querySelector("mark");
+    if (first) block.scrollTop = first.offsetTop - block.clientHeight / 3;
+  });
   return block;
 }
 

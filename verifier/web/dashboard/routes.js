@@ -20,10 +20,10 @@ function render(page) {
   const sides = ["main", "shadow", "canary"].filter((side) => page.items.some((row) => row.sides[side]));
   const columns = [
     { key: "route", label: "Route", value: (row) => row.route, cell: (row) => link(row, "divergences", row.route) },
-    { key: "total", label: "Requests", numeric: true, value: (row) => row.total, cell: (row) => count(row.total) },
-    ...["match", "divergence", "incomplete", "incomparable"].map(verdictColumn),
     { key: "rate", label: "Divergence rate", hint: "Of compared requests, with its 95 % interval", class: "rate",
       value: (row) => row.divergence_rate, cell: (row) => rate(row, widest) },
+    { key: "total", label: "Requests", numeric: true, value: (row) => row.total, cell: (row) => count(row.total) },
+    ...["match", "divergence", "incomplete", "incomparable"].map(verdictColumn),
     ...sides.map((side) => sideColumn(side, "5xx", (answer) => answer.error_rate, percent, `${side}: answers with a 5xx status`)),
     ...sides.map((side) => sideColumn(side, "p50 ms", (answer) => answer.latency_s.p50, milliseconds, `${side}: median latency`)),
     ...sides.map((side) => sideColumn(side, "p99 ms", (answer) => answer.latency_s.p99, milliseconds,
