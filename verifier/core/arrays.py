@@ -21,8 +21,10 @@ _REPLACED_MAX = 8
 
 
 class Plan(Struct, frozen=True):
-    """`same`: pairs of indexes with equal labels. `replaced`: pairs to be compared. `missing`: indexes of main's
-    elements without partner, `extra`: of the other's. `moved`: some pairs are in another order.
+    """Which elements belong together.
+
+    `same`: pairs of indexes with equal labels. `replaced`: pairs to be compared. `missing`: indexes of main's elements
+    without partner, `extra`: of the other's. `moved`: some pairs are in another order.
     """
 
     same: list[tuple[int, int]] = []
@@ -66,6 +68,8 @@ def align(
     main: Sequence[bytes], other: Sequence[bytes], similarity: Similarity, *, steps_max: int
 ) -> Plan | None:
     """Align two sequences of labels. None if that takes more than `steps_max` steps."""
+    if main == other:
+        return Plan(same=[(at, at) for at in range(len(main))])
     if (len(other), other) < (len(main), main):
         turned = _align(other, main, lambda mine, theirs: similarity(theirs, mine), steps_max)
         return None if turned is None else _turn(turned)
@@ -91,7 +95,9 @@ def _turn(plan: Plan) -> Plan:
     )
 
 
-def _align(main: Sequence[bytes], other: Sequence[bytes], similarity: Similarity, steps_max: int) -> Plan | None:
+def _align(
+    main: Sequence[bytes], other: Sequence[bytes], similarity: Similarity, steps_max: int
+) -> Plan | None:
     if len(main) == len(other) and sorted(main) == sorted(other):
         same, _, _ = _pair_equal(main, other, range(len(main)), range(len(other)))
         return Plan(same=same, moved=main != other)
@@ -131,7 +137,10 @@ def _fill_gaps(
     missing: list[int] = []
     extra: list[int] = []
     mine_at = theirs_at = 0
-    for mine_end, theirs_end in [*stayed, (left[-1] + 1 if left else 0, left_other[-1] + 1 if left_other else 0)]:
+    for mine_end, theirs_end in [
+        *stayed,
+        (left[-1] + 1 if left else 0, left_other[-1] + 1 if left_other else 0),
+    ]:
         mine, theirs = [], []
         while mine_at < len(left) and left[mine_at] < mine_end:
             mine.append(left[mine_at])

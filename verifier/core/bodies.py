@@ -14,7 +14,9 @@ from verifier.core.headers import Media
 from verifier.core.limits import Limits
 
 Form = Literal["empty", "value", "text", "bytes", "coded", "unreadable"]
-_CHARSETS = frozenset(("utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin1", "windows-1252", "utf-16"))
+_CHARSETS = frozenset(
+    ("utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin1", "windows-1252", "utf-16")
+)
 _INFLATE_FREE_BYTES = 1024 * 1024
 _CODINGS_MAX = 3
 _GZIP_MAGIC = b"\x1f\x8b"

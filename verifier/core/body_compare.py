@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from urllib.parse import parse_qsl
 
 from verifier.core.bodies import Content, document_of
@@ -47,10 +48,8 @@ def _only_one(main: Content, other: Content, findings: Findings) -> None:
     elif there.form == "text" and there.text is not None:
         shown = _shown_text(there.text, findings)
         if there.media.is_json:
-            try:
+            with suppress(NotJson):
                 shown = document_of(there)
-            except NotJson:
-                pass
     if main.form == "empty":
         findings.structure(_BODY, "", "", Change.EXTRA, ABSENT, shown)
     else:
@@ -105,7 +104,9 @@ def _as_forms(main: Content, other: Content, findings: Findings) -> bool:
 
 def _form(text: str, fields_max: int) -> dict[str, list[str]]:
     fields: dict[str, list[str]] = {}
-    for name, value in parse_qsl(text, keep_blank_values=True, errors="surrogateescape", max_num_fields=fields_max):
+    for name, value in parse_qsl(
+        text, keep_blank_values=True, errors="surrogateescape", max_num_fields=fields_max
+    ):
         fields.setdefault(name, []).append(value)
     return fields
 

@@ -13,7 +13,7 @@ import re
 from json.encoder import encode_basestring_ascii
 from typing import Any, TypeAlias
 
-Json: TypeAlias = "None | bool | bytes | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | bytes | str | list[Json] | dict[str, Json] | None"
 
 _NUMBER = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?(?:[eE]([+-]?)0*([0-9]*))?")
 _BLANK = re.compile(r"[ \t\n\r]*")
@@ -51,7 +51,9 @@ def number(literal: str) -> bytes:
     if found is None:
         raise NotJson(f"not a JSON number: {literal[:40]!r}")
     sign, whole, fraction, exponent_sign, exponent_digits = found.groups(default="")
-    if len(exponent_digits) > _EXPONENT_DIGITS_MAX:  # Python refuses to read it; only the same literal equals it
+    if (
+        len(exponent_digits) > _EXPONENT_DIGITS_MAX
+    ):  # Python refuses to read it; only the same literal equals it
         return literal.encode()
     digits = (whole + fraction).lstrip("0")
     kept = digits.rstrip("0")
@@ -62,7 +64,22 @@ def number(literal: str) -> bytes:
 
 
 def _integer(literal: str) -> bytes:
-    return literal.encode() if literal[-1] != "0" else number(literal)
+    """Do the same for a literal that is known to be an integer's, quickly."""
+    if literal[-1] != "0":
+        return literal.encode()
+    kept = literal.rstrip("0")
+    return f"{kept}e{len(literal) - len(kept)}".encode() if kept not in ("", "-") else b"0"
+
+
+def _real(literal: str) -> bytes:
+    """Do the same for a literal with a fraction or an exponent, quickly where there is no exponent."""
+    whole, _, fraction = literal.partition(".")
+    kept = fraction.rstrip("0")
+    if not kept.isdigit() or "e" in whole or "E" in whole:
+        return number(literal)
+    if whole in ("0", "-0"):
+        return f"{whole[:-1]}{kept.lstrip('0')}e-{len(kept)}".encode()
+    return f"{whole}{kept}e-{len(kept)}".encode()
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -75,7 +92,7 @@ def _refuse_constant(name: str) -> Any:
 
 
 _DECODER = json.JSONDecoder(
-    object_pairs_hook=_object, parse_float=number, parse_int=_integer, parse_constant=_refuse_constant
+    object_pairs_hook=_object, parse_float=_real, parse_int=_integer, parse_constant=_refuse_constant
 )
 
 
@@ -158,6 +175,34 @@ def _parse_deep(text: str) -> Json:
 
 def canonical(value: Json) -> bytes:
     """Return the one JSON text of a value: members sorted by name, no blanks, canonical numbers, ASCII."""
+    try:
+        return _text(value).encode()
+    except RecursionError:
+        return _deep_text(value).encode()
+
+
+def _text(value: Any) -> str:
+    kind = type(value)
+    if kind is str:
+        return encode_basestring_ascii(value)
+    if kind is bytes:
+        return str(value, "ascii")
+    if kind is dict:
+        return (
+            "{"
+            + ",".join([f"{encode_basestring_ascii(name)}:{_text(value[name])}" for name in sorted(value)])
+            + "}"
+        )
+    if kind is list:
+        return "[" + ",".join(map(_text, value)) + "]"
+    if kind is Repeated:
+        members = [f"{encode_basestring_ascii(name)}:{_text(each)}" for name, each in _members(value)]
+        return "{" + ",".join(members) + "}"
+    return "null" if value is None else "true" if value else "false"
+
+
+def _deep_text(value: Json) -> str:
+    """Write a value nested deeper than Python's recursion goes, with a stack of its own."""
     out: list[str] = []
     stack: list[Any] = [value]  # values still to write; a tuple holds a text to be written as it is
     while stack:
@@ -187,7 +232,7 @@ def canonical(value: Json) -> bytes:
                 stack.append(((",%s:" if position else "{%s:") % encode_basestring_ascii(name),))
             if not members:
                 stack.append(("{",))
-    return "".join(out).encode()
+    return "".join(out)
 
 
 def _members(value: dict[str, Json]) -> list[tuple[str, Json]]:

@@ -39,14 +39,19 @@ def compare_responses(
     same_body = main.body == other.body and main.body_encoding == other.body_encoding
     doubtful = main.capture_gap or other.capture_gap or main.body_truncated or other.body_truncated
     track_header, track_body = policy.tracks_ids(route, Kind.HEADER), policy.tracks_ids(route, Kind.BODY)
-    if same_body and same_headers and main.status == other.status and not (doubtful or track_header or track_body):
+    if (
+        same_body
+        and same_headers
+        and main.status == other.status
+        and not (doubtful or track_header or track_body)
+    ):
         return NOTHING
     findings = Findings(route, policy, limits, mapping)
     if main.status != other.status:
         _status(main.status, other.status, findings)
     mine, theirs = read_headers(main.headers), read_headers(other.headers)
     if main.headers is not UNSET and other.headers is not UNSET and (not same_headers or track_header):
-        _headers(mine, theirs, same_headers, findings)
+        _headers(mine, theirs, findings, same=same_headers)
     for side in (main, other):
         if side.capture_gap:
             findings.doubt(f"capture_gap:{side.side}.{side.capture_gap}"[:80])
@@ -70,7 +75,7 @@ def _status(main: int, other: int, findings: Findings) -> None:
     findings.value(Kind.STATUS, "", "", number(str(main)), number(str(other)))
 
 
-def _headers(main: Headers | None, other: Headers | None, same: bool, findings: Findings) -> None:
+def _headers(main: Headers | None, other: Headers | None, findings: Findings, *, same: bool) -> None:
     if main is not None and other is not None:
         compare_headers(main, other, findings)
     elif not same:
@@ -78,7 +83,11 @@ def _headers(main: Headers | None, other: Headers | None, same: bool, findings: 
 
 
 def _bodies(
-    main: Response, other: Response, headers: Headers | None, other_headers: Headers | None, findings: Findings
+    main: Response,
+    other: Response,
+    headers: Headers | None,
+    other_headers: Headers | None,
+    findings: Findings,
 ) -> None:
     if any(side.capture_gap and side.body is UNSET for side in (main, other)):
         return

@@ -77,12 +77,18 @@ class _Walk:
         else:
             self._findings.value(self._kind, path, field, main, other)
 
-    def _objects(self, main: dict[str, Json], other: dict[str, Json], path: str, field: str, depth: int) -> None:
+    def _objects(
+        self, main: dict[str, Json], other: dict[str, Json], path: str, field: str, depth: int
+    ) -> None:
         tracking = self._tracking
         for name, mine in main.items():
             if name in other:
                 theirs = other[name]
-                if tracking or not known_same(mine, theirs):
+                try:
+                    same = mine == theirs
+                except RecursionError:  # nested too deep to be told at once
+                    same = False
+                if tracking or not same:
                     step = "/" + segment(name)
                     self._visit(mine, theirs, path + step, field + step, depth + 1)
             else:
@@ -134,9 +140,13 @@ class _Walk:
         for one, two in sorted(pairs):
             self._visit(mine[one], theirs[two], f"{path}/{head + one}", below, depth + 1)
         for one in plan.missing:
-            self._findings.structure(self._kind, f"{path}/{head + one}", below, Change.MISSING, mine[one], ABSENT)
+            self._findings.structure(
+                self._kind, f"{path}/{head + one}", below, Change.MISSING, mine[one], ABSENT
+            )
         for two in plan.extra:
-            self._findings.structure(self._kind, f"{path}/{head + two}", below, Change.EXTRA, ABSENT, theirs[two])
+            self._findings.structure(
+                self._kind, f"{path}/{head + two}", below, Change.EXTRA, ABSENT, theirs[two]
+            )
 
     def _by_index(
         self, main: list[Json], other: list[Json], path: str, field: str, head: int, depth: int
@@ -172,7 +182,9 @@ class _Walk:
         )
         return plan, labels.certain
 
-    def _labels(self, main: list[Json], other: list[Json], below: str, unordered: Match | None) -> _Labels | None:
+    def _labels(
+        self, main: list[Json], other: list[Json], below: str, unordered: Match | None
+    ) -> _Labels | None:
         """Label the elements by the rule's key, by an evident identity, or by their content. None: beyond the bound."""
         if unordered is not None and "key" in unordered.rule.params:
             members = [str(unordered.rule.params["key"])]
@@ -187,15 +199,16 @@ class _Walk:
             return None
         return _Labels(texts[0], texts[1], certain=not self._ruled)
 
+    def _rule_at(self, field: str) -> Match | None:
+        return self._findings.rule_at(self._kind, field)
+
     def _compared_exactly(self, field: str) -> bool:
         return not self._ruled or self._findings.rule_at(self._kind, field) is None
 
     def _texts(self, elements: list[Json], below: str) -> list[bytes] | None:
         texts: list[bytes] = []
         for element in elements:
-            if self._ruled:
-                element = masked(element, below, lambda field: self._findings.rule_at(self._kind, field))
-            text = canonical(element)
+            text = canonical(masked(element, below, self._rule_at) if self._ruled else element)
             self._label_bytes_left -= len(text)
             if self._label_bytes_left < 0:
                 return None
@@ -215,7 +228,8 @@ def _identities(elements: list[Json], pointer: str) -> list[bytes] | None:
             value = value[name]
         if not isinstance(value, str | bytes):
             return None
-        found.append(canonical(value))
+        # A number's text never begins with a quote, so the two never meet.
+        found.append(value if isinstance(value, bytes) else b'"' + value.encode(errors="surrogatepass"))
     return found if len(set(found)) == len(found) else None
 
 

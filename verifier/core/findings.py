@@ -188,7 +188,9 @@ class Findings:
         )
 
     def _shown(self, side: Value) -> Any:
-        return None if isinstance(side, _Absent) else witness(side, self.limits.value_bytes, self.policy.redact)
+        return (
+            None if isinstance(side, _Absent) else witness(side, self.limits.value_bytes, self.policy.redact)
+        )
 
     def _store(self, difference: Difference) -> None:
         kept = self._ignored if difference.rule is not None else self._differences

@@ -26,6 +26,7 @@ _LIST_NAMES = frozenset((
     "if-none-match", "link", "pragma", "preference-applied", "server-timing", "te", "trailer", "transfer-encoding",
     "upgrade", "vary", "via", "warning", "x-forwarded-for",
 ))  # fmt: skip
+_READ_NAMES = _LIST_NAMES | {"content-type"}
 # One item of a list: quoted strings hold commas of their own, and so do URIs in angle brackets.
 _ITEM = re.compile(r'(?:"(?:[^"\\]|\\.)*"|<[^>]*>|[^,"<]|["<])+', re.DOTALL)
 _PARAMETER = re.compile(r';\s*([^\s=;]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;]*)', re.DOTALL)
@@ -59,7 +60,11 @@ def read_headers(raw: Raw | UnsetType) -> Headers | None:
     try:
         made = _decode(data)
         # A member named twice would be lost: there are as many members as names, or we look closer.
-        if data.count(b'":') == len(made) and _SPACED_COLON.search(data) is None and _all_lower(made):
+        if (
+            data.count(b'":') == len(made)
+            and _SPACED_COLON.search(data) is None
+            and all(map(str.islower, made))
+        ):
             return made
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
@@ -67,10 +72,6 @@ def read_headers(raw: Raw | UnsetType) -> Headers | None:
         return _lifted(parse(data))
     except NotJson:
         return None
-
-
-def _all_lower(headers: Headers) -> bool:
-    return all(name == name.lower() for name in headers)
 
 
 def _lifted(value: Json) -> Headers | None:
@@ -152,9 +153,13 @@ def compare_headers(main: Headers, other: Headers, findings: Findings) -> None:
 
 
 def _same(name: str, main: str | list[str], other: str | list[str]) -> bool:
+    if isinstance(main, str) and isinstance(other, str) and name not in _READ_NAMES:
+        return main.strip() == other.strip()
     mine, theirs = _values(main), _values(other)
     if name == "content-type":
-        return len(mine) == len(theirs) == 1 and _meaning(read_media(mine[0])) == _meaning(read_media(theirs[0]))
+        return len(mine) == len(theirs) == 1 and _meaning(read_media(mine[0])) == _meaning(
+            read_media(theirs[0])
+        )
     if name in _LIST_NAMES:
         return _items(mine) == _items(theirs)
     if name == "set-cookie":
@@ -169,12 +174,14 @@ def _meaning(media: Media) -> Media:
 
 
 def _differ(name: str, main: str | list[str], other: str | list[str], findings: Findings) -> None:
-    mine, theirs = _values(main), _values(other)
-    if name in _LIST_NAMES:
-        mine, theirs = _items(mine), _items(theirs)
-    if len(mine) > 1 and Counter(mine) == Counter(theirs):
-        findings.structure(Kind.HEADER, name, name, Change.ORDER, _shown(main), _shown(other))
-        return
+    listed = name in _LIST_NAMES
+    if listed or not (isinstance(main, str) and isinstance(other, str)):
+        mine, theirs = _values(main), _values(other)
+        if listed:
+            mine, theirs = _items(mine), _items(theirs)
+        if len(mine) > 1 and Counter(mine) == Counter(theirs):
+            findings.structure(Kind.HEADER, name, name, Change.ORDER, _shown(main), _shown(other))
+            return
     if isinstance(main, str) and isinstance(other, str):
         found = findings.rule_at(Kind.HEADER, name)
         pair: tuple[Json, Json] = (main.strip(), other.strip())

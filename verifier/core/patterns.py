@@ -31,7 +31,9 @@ def pointer_regex(pattern: str) -> str:
         raise PatternError("expected ~0 for ~ and ~1 for / inside a name (RFC 6901)")
     last = len(segments) - 1
     return "".join(
-        (r"(?:/[^/]*)+" if at == last else r"(?:/[^/]*)*") if segment == "**" else "/" + _glob(segment, "[^/]*")
+        (r"(?:/[^/]*)+" if at == last else r"(?:/[^/]*)*")
+        if segment == "**"
+        else "/" + _glob(segment, "[^/]*")
         for at, segment in enumerate(segments)
     )
 

@@ -40,6 +40,7 @@ __all__ = ["Limits", "Match", "Policy", "Rule", "RuleError", "rule_from_dict", "
 _COVERS_BELOW = frozenset((IGNORE, PRESENCE, TYPE))
 _LOOKUPS_MAX = 16_384
 _ROUTES_MAX = 4_096
+_CACHED_FIELD_CHARS_MAX = 512
 
 
 class Compiled:
@@ -112,13 +113,19 @@ class Policy:
         spelt = "|".join(re.escape(name).replace("_", "[-_]") for name in sorted(self.redact))
         self._secret = re.compile(spelt.encode(), re.IGNORECASE)
         self._of_route = lru_cache(_ROUTES_MAX)(self._find_route)
-        self.lookup = lru_cache(_LOOKUPS_MAX)(self._find)
+        self._lookup = lru_cache(_LOOKUPS_MAX)(self._find)
         self.tracks_ids = lru_cache(_ROUTES_MAX)(self._find_ids)
 
     @classmethod
     def default(cls, rules: Sequence[Rule] = (), *, redact: Iterable[str] = ()) -> Policy:
         """Return the default rules with the given ones after them."""
         return cls((*DEFAULT_RULES, *rules), redact=redact)
+
+    def lookup(self, route: str, kind: str, field: str) -> Match | None:
+        """Return the rule that decides at a field of this kind on this route; None if it is compared exactly."""
+        if len(field) > _CACHED_FIELD_CHARS_MAX:
+            return self._find(route, kind, field)
+        return self._lookup(route, kind, field)
 
     def has_rules(self, route: str, kind: str) -> bool:
         """Say whether any rule is about this kind of difference on this route."""

@@ -1,4 +1,4 @@
-"""The writes of one request, reconciled: did the other side write the same rows, the same way, in the same order?
+"""The writes of one request, reconciled: whether the other side wrote the same rows, the same way, in the same order.
 
 Writes are taken row by row, a row being an entity and a key. Only writes that were applied count; a failed one matters
 where the other side applied it. Rows that one side alone wrote may be one row under two generated keys, if a rule says
@@ -188,12 +188,15 @@ class _Reconciliation:
         otherwise = list(zip(plan.missing, plan.extra, strict=False))
         pairs = sorted([*plan.same, *plan.replaced, *otherwise])
         missing, extra = plan.missing[len(otherwise) :], plan.extra[len(otherwise) :]
-        return [(main[one], other[two]) for one, two in pairs], [main[at] for at in missing], [other[at] for at in extra]
+        together = [(main[one], other[two]) for one, two in pairs]
+        return together, [main[at] for at in missing], [other[at] for at in extra]
 
     def _label(self, write: Write, field: str) -> bytes:
         found = _image(write.data)
         if isinstance(found, dict | list):
-            found = masked(found, field, lambda at: None if at == field else self._findings.rule_at(_WRITE, at))
+            found = masked(
+                found, field, lambda at: None if at == field else self._findings.rule_at(_WRITE, at)
+            )
         return write.op.encode(errors="surrogatepass") + b" " + canonical(found)
 
     def _write(self, main: Write, other: Write, path: str, field: str, *, diverged: bool) -> None:
@@ -237,7 +240,11 @@ class _Reconciliation:
 
     def _diverged(self, main: Write, other: Write, path: str, field: str) -> bool:
         """Say whether both tell the row's image before, and the images differ in more than rules let differ."""
-        if isinstance(main.before, UnsetType) or isinstance(other.before, UnsetType) or main.before == other.before:
+        if (
+            isinstance(main.before, UnsetType)
+            or isinstance(other.before, UnsetType)
+            or main.before == other.before
+        ):
             return False
         mine, theirs = _image(main.before), _image(other.before)
         if main.key != other.key and isinstance(mine, dict) and isinstance(theirs, dict):

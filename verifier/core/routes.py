@@ -12,7 +12,20 @@ from itertools import pairwise
 from urllib.parse import unquote
 
 METHODS = frozenset(
-    ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "PROPFIND", "REPORT", "QUERY")
+    (
+        "GET",
+        "HEAD",
+        "POST",
+        "PUT",
+        "PATCH",
+        "DELETE",
+        "OPTIONS",
+        "TRACE",
+        "CONNECT",
+        "PROPFIND",
+        "REPORT",
+        "QUERY",
+    )
 )
 OTHER = "(other)"
 _SEGMENTS_MAX = 12
@@ -99,7 +112,9 @@ def _parameter(segment: str) -> str:
     """Return a template's segment with a parameter of any framework's style written as `{name}`."""
     if not _PARAMETER.match(segment):
         return segment
-    name = segment.strip(":<>{}*").rpartition(":")[2] if segment[0] != "{" else segment[1:-1].partition(":")[0]
+    name = (
+        segment.strip(":<>{}*").rpartition(":")[2] if segment[0] != "{" else segment[1:-1].partition(":")[0]
+    )
     return "{" + (name or "id") + "}"
 
 

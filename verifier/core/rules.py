@@ -90,7 +90,9 @@ def rule_from_dict(given: Mapping[str, Any]) -> Rule:
     route, field = parts.get("route"), parts.get("field")
     if parts["kind"] == "header" and field is not None:
         field = field.lower()
-    made = f"{parts['kind']}:{field if field is not None else '**'}:{parts['action']}" + (f"@{route}" if route else "")
+    made = f"{parts['kind']}:{field if field is not None else '**'}:{parts['action']}" + (
+        f"@{route}" if route else ""
+    )
     rule = Rule(
         id=name or made,
         kind=parts["kind"],

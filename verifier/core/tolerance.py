@@ -97,7 +97,11 @@ def pattern(params: dict[str, Any]) -> Check:
             return False
         for value in (main, other):
             text = plain_number(value) if isinstance(value, bytes) else value
-            if not isinstance(text, str) or len(text) > REGEX_TEXT_CHARS_MAX or compiled.fullmatch(text) is None:
+            if (
+                not isinstance(text, str)
+                or len(text) > REGEX_TEXT_CHARS_MAX
+                or compiled.fullmatch(text) is None
+            ):
                 return False
         return True
 

@@ -76,7 +76,14 @@ def text_witnesses(main: str, other: str, bytes_max: int, *, secret: bool) -> tu
     size = min(_EXCERPT_CHARS, max(8, bytes_max // 12))
     start = max(0, at - size // 4)
     return tuple(  # type: ignore[return-value]
-        {"$excerpt": {"text": clean(text[start : start + size]), "from": start, "differs_at": at, "of": len(text)}}
+        {
+            "$excerpt": {
+                "text": clean(text[start : start + size]),
+                "from": start,
+                "differs_at": at,
+                "of": len(text),
+            }
+        }
         for text in (main, other)
     )
 

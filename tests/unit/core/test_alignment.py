@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,9 @@ def plain_longest(main: str, other: str) -> int:
     for row, mine in enumerate(main):
         for column, theirs in enumerate(other):
             table[row + 1][column + 1] = (
-                table[row][column] + 1 if mine == theirs else max(table[row][column + 1], table[row + 1][column])
+                table[row][column] + 1
+                if mine == theirs
+                else max(table[row][column + 1], table[row + 1][column])
             )
     return table[-1][-1]
 
@@ -33,7 +36,9 @@ def test_the_common_subsequence_is_a_longest_one() -> None:
         pairs = common_subsequence(labels(main), labels(other), steps_max=10_000)
         assert pairs is not None
         assert all(main[one] == other[two] for one, two in pairs)
-        assert all(first[0] < second[0] and first[1] < second[1] for first, second in itertools.pairwise(pairs))
+        assert all(
+            first[0] < second[0] and first[1] < second[1] for first, second in itertools.pairwise(pairs)
+        )
         assert len(pairs) == plain_longest(main, other)
 
 
@@ -50,8 +55,10 @@ def test_alignment_is_the_same_with_the_sides_exchanged() -> None:
         assert sorted(one.replaced) == sorted((theirs, mine) for mine, theirs in two.replaced)
 
 
-@pytest.mark.parametrize("plan_of", [lambda a, b: align(a, b, lambda _one, _two: 0.0, steps_max=10_000), match_any_order])
-def test_every_element_is_accounted_for_once(plan_of) -> None:  # type: ignore[no-untyped-def]
+@pytest.mark.parametrize(
+    "plan_of", [lambda a, b: align(a, b, lambda _one, _two: 0.0, steps_max=10_000), match_any_order]
+)
+def test_every_element_is_accounted_for_once(plan_of: Any) -> None:
     seeded = random.Random(13)
     for _ in range(500):
         main, other = (labels("".join(seeded.choices("abcde", k=seeded.randrange(9)))) for _ in range(2))

@@ -23,7 +23,9 @@ POLICY = Policy.default()
 NOT_GIVEN: Any = object()
 
 
-def answer(body: Any = NOT_GIVEN, *, headers: Any = NOT_GIVEN, raw: bytes | None = None, **fields: Any) -> Response:
+def answer(
+    body: Any = NOT_GIVEN, *, headers: Any = NOT_GIVEN, raw: bytes | None = None, **fields: Any
+) -> Response:
     """A response whose body and headers are given as Python values, or as raw JSON."""
     given = raw if raw is not None else None if body is NOT_GIVEN else json.dumps(body).encode()
     values: dict[str, Any] = {
@@ -106,7 +108,9 @@ def test_the_same_json_in_another_notation_is_equal(main: str, other: str) -> No
         ("null", "{}", [("", "type")]),
     ],
 )
-def test_a_difference_of_json_is_found_where_it_is(main: str, other: str, expected: list[tuple[str, str]]) -> None:
+def test_a_difference_of_json_is_found_where_it_is(
+    main: str, other: str, expected: list[tuple[str, str]]
+) -> None:
     assert bodies(main, other) == expected
 
 
@@ -128,7 +132,7 @@ def test_a_difference_of_json_is_found_where_it_is(main: str, other: str, expect
         ),
         ('[{"v":1,"w":1},{"v":2,"w":2}]', '[{"v":0,"w":0},{"v":1,"w":1},{"v":2,"w":3}]',
             [("/1/w", "value"), ("/0", "extra")]),
-        ('[[1,2],[3]]', '[[1,2],[4]]', [("/1/0", "value")]),
+        ("[[1,2],[3]]", "[[1,2],[4]]", [("/1/0", "value")]),
     ],
 )  # fmt: skip
 def test_one_insertion_is_one_difference(main: str, other: str, expected: list[tuple[str, str]]) -> None:
@@ -171,7 +175,9 @@ def test_what_is_not_json_is_compared_all_the_same(raw: bytes) -> None:
 
 
 def test_lone_surrogates_are_compared_and_shown_without_harm() -> None:
-    main, other = (answer(raw=rb'{"\ud800%s":"\udfff%s"}' % (x, y), headers=JSON) for x, y in ((b"", b"1"), (b"", b"2")))
+    main, other = (
+        answer(raw=rb'{"\ud800%s":"\udfff%s"}' % (x, y), headers=JSON) for x, y in ((b"", b"1"), (b"", b"2"))
+    )
     comparison = compared(main, other)
     assert [each.change for each in comparison.differences] == ["value"]
     msgspec.json.encode(comparison)
@@ -208,7 +214,10 @@ def test_the_way_of_capturing_makes_no_difference(encoding: str) -> None:
     value = {"a": [1, 2.50, "é"], "b": None}
     text = json.dumps(value, indent=2, ensure_ascii=False)
     captured = text if encoding == "text" else b64(text.encode())
-    assert compared(answer(value, headers=JSON), answer(captured, body_encoding=encoding, headers=JSON)) is NOTHING
+    assert (
+        compared(answer(value, headers=JSON), answer(captured, body_encoding=encoding, headers=JSON))
+        is NOTHING
+    )
     other = captured.replace("2.5", "2.6") if encoding == "text" else b64(text.replace("2.5", "2.6").encode())
     comparison = compared(answer(value, headers=JSON), answer(other, body_encoding=encoding, headers=JSON))
     assert found(comparison) == [("body", "/a/1", "value")]
@@ -248,7 +257,9 @@ def test_a_decompression_bomb_is_a_doubt() -> None:
 
 
 def test_a_coding_that_cannot_be_undone_is_a_doubt_unless_the_bytes_are_equal() -> None:
-    one, two = (answer(b64(data), body_encoding="base64", headers={"content-encoding": "br"}) for data in (b"1", b"2"))
+    one, two = (
+        answer(b64(data), body_encoding="base64", headers={"content-encoding": "br"}) for data in (b"1", b"2")
+    )
     assert compared(one, two).doubts == ("body_unreadable",)
     assert compared(one, one) is NOTHING
 
@@ -325,7 +336,9 @@ class TestTruncation:
     def test_something_kept_differs_from_an_empty_body(self) -> None:
         one = answer("abc", body_encoding="text", body_truncated=True)
         assert found(compared(one, answer())) == [("body", "", "missing")]
-        assert compared(answer(body_truncated=True), answer("abc", body_encoding="text")).doubts == ("body_truncated",)
+        assert compared(answer(body_truncated=True), answer("abc", body_encoding="text")).doubts == (
+            "body_truncated",
+        )
 
     def test_a_rule_that_ignores_the_body_leaves_no_doubt_about_it(self) -> None:
         one = answer("abc", body_encoding="text", body_truncated=True)
@@ -362,7 +375,9 @@ def test_the_number_of_differences_kept_is_bounded_and_the_rest_counted() -> Non
     assert (len(comparison.ignored), comparison.ignored_dropped, comparison.dropped) == (100, 50, 0)
 
 
-@pytest.mark.parametrize("value", ["x" * 9000, "\x00" * 3000, ["y" * 50] * 200, {"a": {"b": ["z"] * 3000}}, "é" * 3000])
+@pytest.mark.parametrize(
+    "value", ["x" * 9000, "\x00" * 3000, ["y" * 50] * 200, {"a": {"b": ["z"] * 3000}}, "é" * 3000]
+)
 def test_a_large_value_is_cut_and_marked(value: Any) -> None:
     difference = compared(answer({"a": value}, headers=JSON), answer({}, headers=JSON)).differences[0]
     assert len(msgspec.json.encode(difference.main)) <= 2048
@@ -380,7 +395,9 @@ def test_numbers_are_shown_exactly_or_marked(raw: bytes, shown: Any) -> None:
 
 
 def test_secrets_are_compared_and_never_shown() -> None:
-    main = answer({"password": "one", "nested": {"Set_Cookie": "two"}}, headers=JSON | {"authorization": "three"})
+    main = answer(
+        {"password": "one", "nested": {"Set_Cookie": "two"}}, headers=JSON | {"authorization": "three"}
+    )
     other = answer({"password": "four"}, headers=JSON | {"authorization": "five"})
     comparison = compared(main, other)
     assert found(comparison) == [
@@ -405,12 +422,18 @@ class TestGeneratedIds:
         {"kind": "header", "field": "location", "action": "generated_id"},
     )
 
-    def judged(self, main: Any, other: Any, mapping: IdMapping | None = None, **headers: tuple[str, str]) -> Comparison:
+    def judged(
+        self, main: Any, other: Any, mapping: IdMapping | None = None, **headers: tuple[str, str]
+    ) -> Comparison:
         one, two = ({name: pair[side] for name, pair in headers.items()} for side in (0, 1))
-        return compared(answer(main, headers=JSON | one), answer(other, headers=JSON | two), *self.RULES, mapping=mapping)
+        return compared(
+            answer(main, headers=JSON | one), answer(other, headers=JSON | two), *self.RULES, mapping=mapping
+        )
 
     def test_a_consistent_mapping_is_equality_and_stays_visible(self) -> None:
-        comparison = self.judged({"id": "A", "ref": "A"}, {"id": "B", "ref": "B"}, location=("/o/1A", "/o/2B"))
+        comparison = self.judged(
+            {"id": "A", "ref": "A"}, {"id": "B", "ref": "B"}, location=("/o/1A", "/o/2B")
+        )
         assert comparison.differences == ()
         assert len(comparison.ignored) == 3
 
@@ -447,5 +470,8 @@ class TestGeneratedIds:
     def test_spaces_keep_unrelated_sequences_apart(self) -> None:
         rules = [{"kind": "body", "field": f"/{name}", "action": "generated_id", "params": {"space": name}}
                  for name in ("user", "order")]  # fmt: skip
-        one, two = answer({"user": 1, "order": 1}, headers=JSON), answer({"user": 5, "order": 6}, headers=JSON)
+        one, two = (
+            answer({"user": 1, "order": 1}, headers=JSON),
+            answer({"user": 5, "order": 6}, headers=JSON),
+        )
         assert compared(one, two, *rules).differences == ()

@@ -69,7 +69,12 @@ def test_equal_headers_in_another_form(main: Any, other: Any) -> None:
 )  # fmt: skip
 def test_a_header_that_differs(main: Any, other: Any, path: str, change: str) -> None:
     (difference,) = compared(main, other).differences
-    assert (difference.kind, difference.path, difference.field, difference.change) == ("header", path, path, change)
+    assert (difference.kind, difference.path, difference.field, difference.change) == (
+        "header",
+        path,
+        path,
+        change,
+    )
 
 
 def test_headers_that_were_not_captured_are_not_compared() -> None:
@@ -83,15 +88,29 @@ def test_headers_that_cannot_be_read_are_a_doubt(raw: bytes) -> None:
 
 
 def test_default_rules_excuse_what_belongs_to_the_connection() -> None:
-    main = {"date": "a", "server": "uvicorn", "content-length": "1", "x-request-id": "1", "set-cookie": "sid=1"}
-    other = {"date": "b", "transfer-encoding": "chunked", "proxy-status": "x", "x-b3-spanid": "1", "set-cookie": "sid=2"}
+    main = {
+        "date": "a",
+        "server": "uvicorn",
+        "content-length": "1",
+        "x-request-id": "1",
+        "set-cookie": "sid=1",
+    }
+    other = {
+        "date": "b",
+        "transfer-encoding": "chunked",
+        "proxy-status": "x",
+        "x-b3-spanid": "1",
+        "set-cookie": "sid=2",
+    }
     comparison = compared(main, other)
     assert comparison.differences == ()
     assert len(comparison.ignored) == 8
     cookie = next(each for each in comparison.ignored if each.path == "set-cookie")
     assert (cookie.main, cookie.shadow) == ("[redacted]", "[redacted]")
     lost = compared({"set-cookie": "sid=1"}, {})
-    assert [(each.path, each.change, each.main) for each in lost.differences] == [("set-cookie", "missing", "[redacted]")]
+    assert [(each.path, each.change, each.main) for each in lost.differences] == [
+        ("set-cookie", "missing", "[redacted]")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -114,7 +133,9 @@ def test_rules_for_headers(rule: dict[str, Any], main: Any, other: Any, excused:
     assert (compared({"x-a": main}, {"x-a": other}, rule).differences == ()) is excused
 
 
-@pytest.mark.parametrize("value", ['"' * 100_000, "<" * 100_000, ";" * 100_000, ';a="' * 25_000, "\\" + '"\\' * 50_000])
+@pytest.mark.parametrize(
+    "value", ['"' * 100_000, "<" * 100_000, ";" * 100_000, ';a="' * 25_000, "\\" + '"\\' * 50_000]
+)
 def test_no_header_takes_long_to_compare(value: str) -> None:
     began = time.process_time()
     for name in ("vary", "link", "content-type", "x-a"):

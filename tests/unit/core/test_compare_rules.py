@@ -69,7 +69,9 @@ def body_rule(field: str | None, action: str, /, **params: Any) -> dict[str, Any
         (body_rule("/b", "unordered"), {"a": [1, 2]}, {"a": [2, 1]}, False),
     ],
 )  # fmt: skip
-def test_a_rule_excuses_what_it_says_and_no_more(rule: dict[str, Any], main: Any, other: Any, excused: bool) -> None:
+def test_a_rule_excuses_what_it_says_and_no_more(
+    rule: dict[str, Any], main: Any, other: Any, excused: bool
+) -> None:
     comparison = compared(main, other, rule)
     assert (comparison.differences == ()) is excused
     if excused:
@@ -92,7 +94,9 @@ def test_a_rule_excuses_what_it_says_and_no_more(rule: dict[str, Any], main: Any
         ("now", "then", {"seconds": 9}, False),
     ],
 )
-def test_instants_are_compared_and_not_their_notation(main: Any, other: Any, params: Any, excused: bool) -> None:
+def test_instants_are_compared_and_not_their_notation(
+    main: Any, other: Any, params: Any, excused: bool
+) -> None:
     rule = body_rule("/at", "time_tolerance", **params)
     assert (compared({"at": main}, {"at": other}, rule).differences == ()) is excused
 
@@ -101,14 +105,37 @@ def test_instants_are_compared_and_not_their_notation(main: Any, other: Any, par
     ("rules", "winner"),
     [
         ([body_rule("/a", "ignore") | {"id": "1"}, body_rule("/a", "type") | {"id": "2"}], "2"),
-        ([body_rule("/a/b", "ignore") | {"id": "narrow"}, body_rule("/a/**", "type") | {"id": "broad"}], "narrow"),
-        ([body_rule("/a/b", "ignore") | {"id": "1", "route": "GET /x"}, body_rule("/a/b", "type") | {"id": "2"}], "1"),
-        ([body_rule("/a/b", "ignore") | {"id": "1", "route": "GET *"}, body_rule("/a/b", "type") | {"id": "2"}], "1"),
-        ([body_rule("/a/b", "ignore") | {"id": "1", "route": "POST *"}, body_rule("/a/b", "type") | {"id": "2"}], "2"),
+        (
+            [body_rule("/a/b", "ignore") | {"id": "narrow"}, body_rule("/a/**", "type") | {"id": "broad"}],
+            "narrow",
+        ),
+        (
+            [
+                body_rule("/a/b", "ignore") | {"id": "1", "route": "GET /x"},
+                body_rule("/a/b", "type") | {"id": "2"},
+            ],
+            "1",
+        ),
+        (
+            [
+                body_rule("/a/b", "ignore") | {"id": "1", "route": "GET *"},
+                body_rule("/a/b", "type") | {"id": "2"},
+            ],
+            "1",
+        ),
+        (
+            [
+                body_rule("/a/b", "ignore") | {"id": "1", "route": "POST *"},
+                body_rule("/a/b", "type") | {"id": "2"},
+            ],
+            "2",
+        ),
         ([body_rule("/a/*", "ignore") | {"id": "1"}, body_rule("/**", "type") | {"id": "2"}], "1"),
     ],
 )
-def test_the_most_specific_rule_wins_and_among_equals_the_later(rules: list[dict[str, Any]], winner: str) -> None:
+def test_the_most_specific_rule_wins_and_among_equals_the_later(
+    rules: list[dict[str, Any]], winner: str
+) -> None:
     comparison = compared({"a": {"b": 1}}, {"a": {"b": 2}}, *rules)
     assert [each.rule for each in comparison.ignored] == [winner]
 
@@ -188,8 +215,12 @@ def test_an_expired_rule_is_left_out() -> None:
 
 def test_every_default_rule_is_visible_with_its_reason() -> None:
     described = Policy.default().describe()
-    assert {"default:date", "default:set-cookie", "default:content-length"} <= {each["id"] for each in described}
-    assert all(each["reason"] and each["kind"] == "header" and each["origin"] == "default" for each in described)
+    assert {"default:date", "default:set-cookie", "default:content-length"} <= {
+        each["id"] for each in described
+    }
+    assert all(
+        each["reason"] and each["kind"] == "header" and each["origin"] == "default" for each in described
+    )
 
 
 def test_a_policy_finds_and_hides_secrets_in_json() -> None:

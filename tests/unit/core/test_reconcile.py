@@ -17,7 +17,9 @@ from verifier.core.reconcile import compare_writes
 ABSENT: Any = object()
 
 
-def write(entity: str, key: str, op: str = "insert", data: Any = ABSENT, *, before: Any = ABSENT, **rest: Any) -> Write:
+def write(
+    entity: str, key: str, op: str = "insert", data: Any = ABSENT, *, before: Any = ABSENT, **rest: Any
+) -> Write:
     return Write(
         request_id="r", side="main", ts=1.0, entity=entity, key=key, op=op,
         data=UNSET if data is ABSENT else Raw(json.dumps(data).encode()),
@@ -25,7 +27,9 @@ def write(entity: str, key: str, op: str = "insert", data: Any = ABSENT, *, befo
     )  # fmt: skip
 
 
-def compared(main: list[Write], other: list[Write], *rules: dict[str, Any], mapping: IdMapping | None = None) -> Comparison:
+def compared(
+    main: list[Write], other: list[Write], *rules: dict[str, Any], mapping: IdMapping | None = None
+) -> Comparison:
     policy = Policy.default([rule_from_dict({"kind": "write"} | rule) for rule in rules])
     return compare_writes(main, other, route="POST /x", policy=policy, mapping=mapping)
 
@@ -46,7 +50,10 @@ A1, B1 = write("a", "1", data={"v": 1}), write("b", "1", data={"v": 1})
         ([A1], [write("a", "1", data={"v": 1.0})]),
         ([write("a", "1", seq=0), write("b", "1", seq=1)], [write("b", "1", seq=1), write("a", "1", seq=0)]),
         ([write("a", "1", "delete")], [write("a", "1", "delete", None)]),
-        ([write("a", "1", data={"v": 1}, status="failed")], [write("a", "1", data={"v": 1}, status="failed")]),
+        (
+            [write("a", "1", data={"v": 1}, status="failed")],
+            [write("a", "1", data={"v": 1}, status="failed")],
+        ),
     ],
 )
 def test_the_same_writes_are_equal(main: list[Write], other: list[Write]) -> None:
@@ -69,10 +76,18 @@ def test_the_same_writes_are_equal(main: list[Write], other: list[Write]) -> Non
         ([A1, B1], [B1, A1], [("/a/1", "order")]),
         ([A1], [write("a", "1", data={"v": 1}, status="failed")], [("/a/1", "value")]),
         ([write("a/b", "~1")], [], [("/a~1b/~01", "missing")]),
-        ([A1, write("a", "1", "update", {"v": 2})], [A1, write("a", "1", "update", {"v": 3})], [("/a/1/v", "value")]),
+        (
+            [A1, write("a", "1", "update", {"v": 2})],
+            [A1, write("a", "1", "update", {"v": 3})],
+            [("/a/1/v", "value")],
+        ),
         ([A1], [A1, write("a", "1", "update", {"v": 2})], [("/a/1", "extra")]),
         ([write("a", "1", data=5)], [write("a", "1", data=6)], [("/a/1", "value")]),
-        ([write("a", "1", data={"x": [1, 2, 3]})], [write("a", "1", data={"x": [1, 3]})], [("/a/1/x/1", "missing")]),
+        (
+            [write("a", "1", data={"x": [1, 2, 3]})],
+            [write("a", "1", data={"x": [1, 3]})],
+            [("/a/1/x/1", "missing")],
+        ),
     ],
 )
 def test_a_write_that_differs(main: list[Write], other: list[Write], expected: list[tuple[str, str]]) -> None:
@@ -128,15 +143,16 @@ class TestDivergedState:
         assert found(compared([main], [other])) == [("/a/1/v", "value")]
 
 
-class TestGeneratedKeys:
-    ORDERS = {"field": "/orders/*", "action": "generated_id"}
-    ITEM_REF = {"field": "/items/*/order_id", "action": "generated_id"}
+ORDERS = {"field": "/orders/*", "action": "generated_id"}
+ITEM_REF = {"field": "/items/*/order_id", "action": "generated_id"}
 
+
+class TestGeneratedKeys:
     def test_rows_are_paired_and_their_keys_mapped(self) -> None:
         main = [write("orders", "7", data={"id": 7, "v": 1}), write("items", "x", data={"order_id": 7})]
         other = [write("orders", "8", data={"id": 8, "v": 1}), write("items", "x", data={"order_id": 8})]
         mapping = IdMapping()
-        comparison = compared(main, other, self.ORDERS, self.ITEM_REF, mapping=mapping)
+        comparison = compared(main, other, ORDERS, ITEM_REF, mapping=mapping)
         assert comparison.differences == ()
         assert [(each.path, each.main, each.shadow) for each in comparison.ignored] == [
             ("/orders/7", "7", "8"), ("/items/x/order_id", 7, 8)]  # fmt: skip
@@ -147,36 +163,39 @@ class TestGeneratedKeys:
         assert found(comparison) == [("/orders/7", "missing"), ("/orders/8", "extra")]
 
     def test_data_under_generated_keys_is_compared(self) -> None:
-        main, other = write("orders", "7", data={"id": 7, "v": 7}), write("orders", "8", data={"id": 8, "v": 8})
-        assert found(compared([main], [other], self.ORDERS)) == [("/orders/7/v", "value")]
+        main, other = (
+            write("orders", "7", data={"id": 7, "v": 7}),
+            write("orders", "8", data={"id": 8, "v": 8}),
+        )
+        assert found(compared([main], [other], ORDERS)) == [("/orders/7/v", "value")]
 
     def test_the_rule_never_excuses_another_operation_or_value(self) -> None:
         main, other = write("orders", "7", "insert"), write("orders", "7", "upsert")
-        assert found(compared([main], [other], self.ORDERS)) == [("/orders/7", "value")]
+        assert found(compared([main], [other], ORDERS)) == [("/orders/7", "value")]
         main, other = write("orders", "7", data="a"), write("orders", "7", data="b")
-        assert found(compared([main], [other], self.ORDERS)) == [("/orders/7", "value")]
+        assert found(compared([main], [other], ORDERS)) == [("/orders/7", "value")]
 
     def test_a_reference_to_another_row_shows(self) -> None:
         main = [write("orders", "7"), write("items", "x", data={"order_id": 7})]
         other = [write("orders", "8"), write("items", "x", data={"order_id": 9})]
-        assert found(compared(main, other, self.ORDERS, self.ITEM_REF)) == [("/items/x/order_id", "value")]
+        assert found(compared(main, other, ORDERS, ITEM_REF)) == [("/items/x/order_id", "value")]
 
     def test_a_key_must_fit_the_ids_of_the_answer(self) -> None:
         mapping = IdMapping()
         mapping.observe("7", "9")
-        assert found(compared([write("orders", "7")], [write("orders", "8")], self.ORDERS, mapping=mapping))
+        assert found(compared([write("orders", "7")], [write("orders", "8")], ORDERS, mapping=mapping))
         mapping = IdMapping()
         mapping.observe("7", "8")
-        assert found(compared([write("orders", "7")], [write("orders", "7")], self.ORDERS, mapping=mapping))
+        assert found(compared([write("orders", "7")], [write("orders", "7")], ORDERS, mapping=mapping))
 
     def test_known_ids_decide_which_rows_are_paired(self) -> None:
         mapping = IdMapping()
         mapping.observe("1", "20")
         main = [write("orders", "1", data={"v": 1}), write("orders", "2", data={"v": 2})]
         other = [write("orders", "10", data={"v": 2}), write("orders", "20", data={"v": 1})]
-        comparison = compared(main, other, self.ORDERS, mapping=mapping)
+        comparison = compared(main, other, ORDERS, mapping=mapping)
         assert [each.change for each in comparison.differences] == ["order"]
 
     def test_a_row_more_is_still_extra(self) -> None:
         other = [write("orders", "8"), write("orders", "9")]
-        assert found(compared([write("orders", "7")], other, self.ORDERS)) == [("/orders/9", "extra")]
+        assert found(compared([write("orders", "7")], other, ORDERS)) == [("/orders/9", "extra")]

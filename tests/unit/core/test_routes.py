@@ -30,7 +30,11 @@ UUID = "0b8f3f0e-54f3-4b0e-9c39-5f3d9a1f2b77"
     ],
 )
 def test_the_route_of_a_request(method: str, path: str, given: str | None, route: str) -> None:
-    templates = ["POST /api/v1/data-sources/{id}", "POST /api/v1/data-sources/connect", "/api/v1/data-sources/{name}"]
+    templates = [
+        "POST /api/v1/data-sources/{id}",
+        "POST /api/v1/data-sources/connect",
+        "/api/v1/data-sources/{name}",
+    ]
     assert Router(templates, routes_max=10).route(method, path, given) == route
 
 
@@ -47,7 +51,8 @@ def test_segments_that_name_one_thing(segment: str) -> None:
 
 @pytest.mark.parametrize(
     "segment",
-    ["market-data", "v1", "v1.2", "data-sources", "deadbeef", "facade", "getMarketDataSnapshot", "internal-data-sources",
+    ["market-data", "v1", "v1.2", "data-sources", "deadbeef", "facade", "getMarketDataSnapshot",
+     "internal-data-sources",
      "data-sources-v2-internal", "news", "items:batchGet", "oauth2", "robots.txt", "annual-report-2024", "@me", "~"],
 )  # fmt: skip
 def test_words_that_stay(segment: str) -> None:
