@@ -152,7 +152,7 @@ class RedisClaims:
             field = f"{claimant.side}|{claimant.request_id}"
             rows.append((number, field, claim.rev, order_key(claimant), json_text(claimant)))
         answer = await self._call(
-            [self._prefix + "epoch", *(self._redis_key(scope, key) for scope, key in numbers)],
+            [f"{self._prefix}epoch".encode(), *(self._redis_key(scope, key) for scope, key in numbers)],
             [
                 secrets.token_hex(8),
                 self._claims_per_key_max,
@@ -180,7 +180,7 @@ class RedisClaims:
             found = await pipeline.execute()
         return [0 if version is None else int(version) for version in found]
 
-    async def _call(self, keys: Sequence[str], args: Sequence[str | int | bytes]) -> bytes:
+    async def _call(self, keys: Sequence[bytes], args: Sequence[str | int | bytes]) -> bytes:
         with _redis_errors():
             try:
                 answer = await cast(Any, self._redis.evalsha(_SCRIPT_SHA, len(keys), *keys, *args))
@@ -188,11 +188,11 @@ class RedisClaims:
                 answer = await cast(Any, self._redis.eval(_SCRIPT, len(keys), *keys, *args))
         return cast(bytes, answer)
 
-    def _redis_key(self, scope: str, key: str) -> str:
+    def _redis_key(self, scope: str, key: str) -> bytes:
         encoded = key.encode(errors="surrogatepass")
         if len(encoded) > _KEY_BYTES_MAX:
-            key = "#" + hashlib.blake2b(encoded, digest_size=32).hexdigest()
-        return f"{self._prefix}{scope}:{key}"
+            encoded = b"#" + hashlib.blake2b(encoded, digest_size=32).hexdigest().encode()
+        return f"{self._prefix}{scope}:".encode() + encoded
 
     def _hash_options(self, scope: str) -> tuple[int, int]:
         oldest = keeps_oldest(scope)
