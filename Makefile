@@ -2,7 +2,7 @@
 PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint lint-style lint-types lint-imports format lock clean
+.PHONY: help setup demo test lint lint-style lint-layout lint-types lint-imports format lock clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -17,11 +17,13 @@ demo: ## the whole system on this machine, with planted faults and a report
 test: setup ## every test but the long ones, in one run
 	$(PYTHON) -m pytest
 
-lint: lint-style lint-types lint-imports ## style, types and the direction of dependencies
+lint: lint-style lint-layout lint-types lint-imports ## style, types and the direction of dependencies
 
 lint-style:
-	.venv/bin/ruff check .
-	.venv/bin/ruff format --check .
+	.venv/bin/ruff check --output-format concise .
+
+lint-layout:
+	.venv/bin/ruff format --check --output-format concise .
 
 lint-types:
 	.venv/bin/mypy
