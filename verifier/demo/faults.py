@@ -12,8 +12,8 @@ from typing import Any, Final, Literal
 
 Pairing = Literal["retry", "retry_with_other_data", "same_row"]
 
-SLOW_S: Final = 0.6
-SLOWER_BY_S: Final = 0.3
+SLOW_S: Final = 1.5
+SLOWER_BY_S: Final = 0.75
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

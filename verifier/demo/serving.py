@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import Callable
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import uvicorn
+import uvloop
 
 from verifier.capture import CaptureConfig, KafkaPublisher
 from verifier.capture.asgi import App
+from verifier.capture.file_delivery import FileDelivery
 from verifier.capture.records import Side
 from verifier.demo.database import Store, prepare
 
@@ -25,7 +30,8 @@ class Arguments:
 
     port: int
     dsn: str
-    kafka: str
+    kafka: str | None
+    records: Path | None
     topic_prefix: str
     seed: int
     faults: bool
@@ -39,7 +45,9 @@ def read_arguments(name: str, *, with_faults: bool) -> Arguments:
     parser.add_argument(
         "--dsn", required=True, help="this side's own database; its schema `market` is made anew"
     )
-    parser.add_argument("--kafka", required=True, help="host:port, comma-separated")
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--kafka", help="host:port, comma-separated")
+    target.add_argument("--records", type=Path, help="a folder for the records, where there is no Kafka")
     parser.add_argument("--topic-prefix", default="")
     parser.add_argument("--prepared", action="store_true", help="the database is seeded already: leave it")
     if with_faults:
@@ -50,6 +58,7 @@ def read_arguments(name: str, *, with_faults: bool) -> Arguments:
         port=given.port,
         dsn=given.dsn,
         kafka=given.kafka,
+        records=given.records,
         topic_prefix=given.topic_prefix,
         seed=getattr(given, "seed", 0),
         faults=getattr(given, "faults", "off") == "on",
@@ -59,13 +68,34 @@ def read_arguments(name: str, *, with_faults: bool) -> Arguments:
 
 def run(arguments: Arguments, *, side: Side, build: Callable[[Store, KafkaPublisher], App]) -> None:
     """Serve until SIGTERM or SIGINT; then answer what is under way and publish what is queued."""
-    asyncio.run(_serve(arguments, side, build))
+    uvloop.run(_serve(arguments, side, build))
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn raises the signal that stopped it once more, which would end the process with records unsent."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        stopping = (signal.SIGTERM, signal.SIGINT)
+        for number in stopping:
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in stopping:
+                loop.remove_signal_handler(number)
 
 
 async def _serve(arguments: Arguments, side: Side, build: Callable[[Store, KafkaPublisher], App]) -> None:
     if not arguments.prepared:
         await prepare(arguments.dsn)
-    publisher = KafkaPublisher(arguments.kafka, side=side, topic_prefix=arguments.topic_prefix)
+    publisher = KafkaPublisher(
+        arguments.kafka or "",
+        side=side,
+        topic_prefix=arguments.topic_prefix,
+        delivery=FileDelivery(arguments.records) if arguments.records is not None else None,
+    )
     async with Store(arguments.dsn) as store:
         config = uvicorn.Config(
             build(store, publisher),
@@ -80,6 +110,6 @@ async def _serve(arguments: Arguments, side: Side, build: Callable[[Store, Kafka
             timeout_graceful_shutdown=_DRAIN_S,
         )
         try:
-            await uvicorn.Server(config).serve()
+            await _Server(config).serve()
         finally:
             await publisher.close(_CLOSE_S)

@@ -135,10 +135,10 @@ class CrashGate:
 
 async def _reset(receive: Receive, send: Send) -> None:
     # ASGI knows no way to reset a connection; uvicorn's `send` is a method of the object that holds it.
-    transport = getattr(getattr(send, "__self__", None), "transport", None)
-    if not isinstance(transport, asyncio.Transport):
+    abort = getattr(getattr(getattr(send, "__self__", None), "transport", None), "abort", None)
+    if abort is None:
         raise CrashedError("a planted crash")
-    transport.abort()
+    abort()
     while (await receive())["type"] != "http.disconnect":
         pass
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,7 +54,7 @@ async def send_all(
     plan: Plan,
     *,
     count: int = 5_000,
-    rate_per_s: float = 300.0,
+    rate_per_s: float = 120.0,
     in_flight_max: int = 64,
     retry_after_s: float = 2.0,
 ) -> list[Sent]:
@@ -84,27 +84,41 @@ async def traffic(
     plan: Plan,
     *,
     count: int = 5_000,
-    rate_per_s: float = 300.0,
+    rate_per_s: float = 120.0,
     in_flight_max: int = 64,
     retry_after_s: float = 2.0,
-) -> AsyncIterator[Sent]:
+) -> AsyncGenerator[Sent, None]:
     """Send the plan's requests at `rate_per_s`, at most `in_flight_max` at once; yields each as it is answered.
 
     A retry follows `retry_after_s` seconds after the answer to its first request: the copies of both reach the
     successor without an order, and a client that retried at once would race itself there.
     """
     free = asyncio.Semaphore(in_flight_max)
-    answered: asyncio.Queue[Sent] = asyncio.Queue()
+    answered: asyncio.Queue[Sent] = asyncio.Queue(in_flight_max)
     timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
     connector = aiohttp.TCPConnector(limit=in_flight_max)
     async with aiohttp.ClientSession(base_url, timeout=timeout, connector=connector) as session:
         sender = _Sender(session, plan.seed, free, answered, retry_after_s)
         planned = list(journeys(plan.requests(count)))
-        async with asyncio.TaskGroup() as group:
-            feeding = group.create_task(_feed(group, sender, planned, rate_per_s))
+        # The group lives in a task of its own, so that whoever stops listening early leaves none behind.
+        sending = asyncio.create_task(_send_at_rate(sender, planned, rate_per_s))
+        try:
             for _ in range(sum(len(journey) for journey in planned)):
-                yield await answered.get()
-            await feeding
+                yield await _next(answered, sending)
+            await sending
+        finally:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+
+
+async def _next(answered: asyncio.Queue[Sent], sending: asyncio.Task[None]) -> Sent:
+    """The next answer; raises what ended the sending before there was one."""
+    getting = asyncio.create_task(answered.get())
+    await asyncio.wait((getting, sending), return_when=asyncio.FIRST_COMPLETED)
+    if not getting.done() and answered.empty():
+        getting.cancel()
+        await sending
+    return await getting
 
 
 def journeys(requests: Iterable[Planned]) -> Iterator[list[Planned]]:
@@ -119,15 +133,14 @@ def journeys(requests: Iterable[Planned]) -> Iterator[list[Planned]]:
         yield journey
 
 
-async def _feed(
-    group: asyncio.TaskGroup, sender: _Sender, planned: list[list[Planned]], rate_per_s: float
-) -> None:
+async def _send_at_rate(sender: _Sender, planned: list[list[Planned]], rate_per_s: float) -> None:
     start, sent = time.monotonic(), 0
-    for journey in planned:
-        await asyncio.sleep(max(0.0, start + sent / rate_per_s - time.monotonic()))
-        await sender.free.acquire()
-        group.create_task(sender.journey(journey))
-        sent += len(journey)
+    async with asyncio.TaskGroup() as group:
+        for journey in planned:
+            await asyncio.sleep(max(0.0, start + sent / rate_per_s - time.monotonic()))
+            await sender.free.acquire()
+            group.create_task(sender.journey(journey))
+            sent += len(journey)
 
 
 class _Sender:
@@ -152,7 +165,7 @@ class _Sender:
                 self.free.release()
                 await asyncio.sleep(self._retry_after_s)
                 await self.free.acquire()
-            self._answered.put_nowait(await self._send(planned, http_request(self._seed, planned)))
+            await self._answered.put(await self._send(planned, http_request(self._seed, planned)))
         self.free.release()
 
     async def _send(self, planned: Planned, request: HttpRequest) -> Sent:

@@ -35,7 +35,7 @@ from verifier.demo.requests import http_request
 from verifier.demo.score import score
 from verifier.demo.stack.ports import free_port
 from verifier.demo.stack.postgres import Postgres
-from verifier.demo.traffic import journeys, send_all
+from verifier.demo.traffic import TrafficError, journeys, send_all, traffic
 from verifier.stream.codec import Codec, CodecConfig
 
 pytestmark = pytest.mark.integration
@@ -49,7 +49,7 @@ class LogRecord:
     """A record as a consumer hands it over."""
 
     offset: int
-    value: bytes
+    value: bytes | None
     key: bytes | None = None
     timestamp: int = 4_000_000_000_000
 
@@ -247,3 +247,21 @@ async def test_traffic_sends_the_plan_and_returns_what_users_got(databases: tupl
         assert {each["request_id"] for each in pair.main.responses} == {
             each.planned.request_id for each in sent
         }
+
+
+async def test_traffic_says_who_was_not_served_and_can_be_left_early(databases: tuple[str, str]) -> None:
+    async with pair_of(databases, faults=True) as pair, served(pair.shadow_app) as url:
+        failing = next(
+            each for each in pair.plan.requests(EVERY_KIND) if each.fault in ("crash", "exception")
+        )
+        with pytest.raises(TrafficError) as caught:
+            await send_all(url, pair.plan, count=failing.number + 1, rate_per_s=1_000, retry_after_s=0.01)
+        faults = {each.planned.fault for each in caught.value.failed}
+        assert faults <= {"crash", "exception"}
+        answers = traffic(url, pair.plan, count=100, rate_per_s=1_000, retry_after_s=0.01)
+        assert (await anext(answers)).served
+        await answers.aclose()
+        left = [
+            task for task in asyncio.all_tasks() if "_Sender" in repr(task) or "_send_at_rate" in repr(task)
+        ]
+        assert left == []

@@ -40,7 +40,7 @@ def perfect_answer(fault: Fault) -> dict[str, Any]:
                 "loser": {"request_id": PLANTED},
             }
         )
-    latencies = {PLANTED: (0.01, 0.7)} if expect.latency_s is not None else None
+    latencies = {PLANTED: (0.01, 1.6)} if expect.latency_s is not None else None
     return {"findings": [finding], "conflicts": conflicts, "latencies": latencies}
 
 
@@ -97,10 +97,10 @@ def test_a_conflict_is_a_false_alarm_when_one_of_its_requests_is_healthy() -> No
 
 def test_a_slow_answer_must_show_in_the_latencies_and_not_in_the_verdict() -> None:
     truth = [truth_of(BY_NAME["slow"])]
-    assert score(truth, [], latencies={PLANTED: (0.01, 0.62)}).perfect
+    assert score(truth, [], latencies={PLANTED: (0.01, 1.52)}).perfect
     assert not score(truth, [], latencies={PLANTED: (0.01, 0.02)}).found
     diverged = [{"request_id": PLANTED, "verdict": "divergence", "differences": []}]
-    assert not score(truth, diverged, latencies={PLANTED: (0.01, 0.62)}).found
+    assert not score(truth, diverged, latencies={PLANTED: (0.01, 1.52)}).found
 
 
 def test_a_partner_may_show_the_fault_too() -> None:
