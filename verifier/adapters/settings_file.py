@@ -31,7 +31,7 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(
         self,
         node: yaml.MappingNode,
-        deep: bool = False,  # noqa: FBT001, FBT002 - PyYAML's signature
+        deep: bool = False,  # noqa: FBT002 - PyYAML's signature
     ) -> dict[Hashable, Any]:
         seen: set[str] = set()
         for key_node, _ in node.value:
