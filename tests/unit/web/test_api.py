@@ -22,7 +22,7 @@ from verifier.core.errors import DependencyDown
 from verifier.core.outcome import Outcome
 from verifier.web.ports import Readiness
 
-LISTS = ("/v1/routes", "/v1/fields", "/v1/divergences", "/v1/conflicts")
+LISTS = ("/v1/routes", "/v1/fields", "/v1/divergences", "/v1/requests", "/v1/conflicts")
 TABLES = ("/v1/summary", *LISTS, "/v1/requests/req-1")
 
 
@@ -137,6 +137,8 @@ async def test_an_unescaped_plus_in_a_time_zone_is_understood() -> None:
         ("/v1/divergences", "kind=body&kind=status", ["kind"]),
         ("/v1/divergences", "route=%00", ["route"]),
         ("/v1/divergences", "sort=ts&colour=red", ["sort", "colour"]),
+        ("/v1/requests", "verdict=maybe", ["verdict"]),
+        ("/v1/requests", "cursor=garbage", ["cursor"]),
         ("/v1/conflicts", "kind=body", ["kind"]),
         ("/v1/conflicts", "cursor=AAAA", ["cursor"]),
         ("/v1/routes", "cursor=garbage", ["cursor"]),
@@ -156,6 +158,25 @@ async def test_every_wrong_parameter_is_named(path: str, query: str, names: list
     assert problem["title"]
     assert problem["detail"]
     assert problem["type"].endswith(":invalid-parameter")
+
+
+@pytest.mark.parametrize(
+    ("filters", "found"),
+    [
+        ({}, ["req-4", "req-3", "req-2", "req-1"]),
+        ({"verdict": "incomplete"}, ["req-3"]),
+        ({"route": "GET /b"}, ["req-4", "req-3"]),
+        ({"since": str(T0 + 1), "until": str(T0 + 3)}, ["req-3", "req-2"]),
+    ],
+)
+async def test_requests_are_listed_by_verdict_with_the_reason(
+    filters: dict[str, str], found: list[str]
+) -> None:
+    page = await get(await populated(), "/v1/requests", **filters)
+    assert [item["request_id"] for item in page["items"]] == found
+    why = {item["request_id"]: (item["missing"], item["reasons"]) for item in page["items"]}
+    assert why.get("req-3", (["shadow.responses"], [])) == (["shadow.responses"], [])
+    assert why.get("req-4", ([], ["shed"])) == ([], ["shed"])
 
 
 async def test_a_request_shows_all_its_evidence() -> None:

@@ -20,6 +20,7 @@ ASKED = {
     "/v1/routes": "",
     "/v1/fields": "",
     "/v1/divergences": "?limit=1",
+    "/v1/requests": "?verdict=incomplete",
     "/v1/requests/{request_id}": "",
     "/v1/conflicts": "",
     "/v1/rules": "",
@@ -113,7 +114,7 @@ async def test_the_document_is_served_and_says_whether_a_token_is_needed() -> No
 
 async def test_described_parameters_are_those_that_are_read() -> None:
     async with (await populated()).client() as client:
-        for path in ("/v1/routes", "/v1/fields", "/v1/divergences", "/v1/conflicts"):
+        for path in ("/v1/routes", "/v1/fields", "/v1/divergences", "/v1/requests", "/v1/conflicts"):
             problem = (await client.get(path, params={"nonsense": "1"})).json()
             listed = problem["errors"][0]["expected"].removeprefix("one of the parameters ").split(", ")
             described = {item["name"] for item in DOCUMENT["paths"][path]["get"]["parameters"]}

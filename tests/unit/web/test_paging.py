@@ -17,10 +17,13 @@ async def collide(world: World, number: int, ts: float) -> None:
     await world.add_conflict(conflict(f"{number:03}", ts, claim, claim))
 
 
-@pytest.mark.parametrize(("path", "key"), [("/v1/divergences", "request_id"), ("/v1/conflicts", "id")])
+@pytest.mark.parametrize(
+    ("path", "key"),
+    [("/v1/divergences", "request_id"), ("/v1/requests", "request_id"), ("/v1/conflicts", "id")],
+)
 async def test_newest_first_lists_lose_and_repeat_nothing_while_rows_are_added(path: str, key: str) -> None:
     world = World()
-    add = diverge if path == "/v1/divergences" else collide
+    add = collide if path == "/v1/conflicts" else diverge
     for number in range(50):
         await add(world, number, T0 + number // 5)  # five items share each time
     before = {f"r-{number:03}" if add is diverge else f"{number:03}" for number in range(50)}

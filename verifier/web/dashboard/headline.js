@@ -34,8 +34,9 @@ function render(summary) {
 }
 
 function fact(label, value, note, verdict = null) {
+  const name = verdict ? el("a", { href: `#/requests?verdict=${verdict}`, "data-focus": verdict }, label) : label;
   return el("div", { class: verdict ? `fact ${verdict}` : "fact" },
-    el("dt", {}, label), el("dd", { class: "value" }, value), el("dd", { class: "note" }, note));
+    el("dt", {}, name), el("dd", { class: "value" }, value), el("dd", { class: "note" }, note));
 }
 
 function minor(label, n, hint) {

@@ -8,6 +8,7 @@ import { mountFields } from "./fields.js";
 import { time } from "./format.js";
 import { headline } from "./headline.js";
 import { mountRequest } from "./request.js";
+import { mountRequests } from "./requests.js";
 import { mountRoutes } from "./routes.js";
 import { mountRules } from "./rules.js";
 
@@ -17,6 +18,7 @@ const VIEWS = [
   ["routes", "Routes", mountRoutes],
   ["fields", "Fields", mountFields],
   ["divergences", "Divergences", mountDivergences],
+  ["requests", "Requests", mountRequests],
   ["conflicts", "Conflicts", mountConflicts],
   ["rules", "Rules", mountRules],
 ];
@@ -37,9 +39,8 @@ function show() {
   replace(root);
   const known = VIEWS.find(([key]) => key === name);
   state.isRequest = name === "requests" && rest !== "";
-  if (state.isRequest) state.view = mountRequest(root, decode(rest));
-  else state.view = (known ?? VIEWS[0])[2](root, query);
-  const current = known?.[0] ?? (state.isRequest ? "divergences" : "routes");
+  state.view = state.isRequest ? mountRequest(root, decode(rest)) : (known ?? VIEWS[0])[2](root, query);
+  const current = (known ?? VIEWS[0])[0];
   replace(byId("tabs"), VIEWS.map(([key, label]) =>
     el("a", { href: `#/${key}`, "aria-current": key === current ? "page" : null, "data-focus": key }, label)));
   document.title = `${state.isRequest ? decode(rest) : VIEWS.find(([key]) => key === current)[1]} – Shadow verifier`;
@@ -60,8 +61,9 @@ async function refresh() {
   state.running?.abort();
   const running = new AbortController();
   state.running = running;
-  // A request's evidence may be megabytes, so its page asks once; opening it again asks again.
-  const parts = state.isRequest && state.view.loadedAt !== null ? [head] : [head, state.view];
+  // A request's evidence may be megabytes, so its page asks once; what was asked wrongly stays wrong.
+  const done = (state.isRequest && state.view.loadedAt !== null) || state.view.isWrong;
+  const parts = done ? [head] : [head, state.view];
   const results = await Promise.allSettled(parts.map((part) => part.refresh(running.signal)));
   if (running.signal.aborted) return;
   state.running = null;

@@ -16,6 +16,7 @@ export class Region {
     this.body = el("div", {}, el("p", { class: "state" }, "Loading…"));
     this.text = null;
     this.loadedAt = null;
+    this.isWrong = false; // asked in a way that no second try can mend
     root.append(this.notice, this.body);
   }
 
@@ -42,6 +43,7 @@ export class Region {
   }
 
   fail(error) {
+    this.isWrong = error.status === 400;
     const old = this.loadedAt === null ? "" : ` Showing what was so at ${time(this.loadedAt)}.`;
     const title = el("strong", {}, error.title ?? "Failed");
     replace(this.notice, el("p", { class: "notice" }, title, ` ${error.message}${old}`));
