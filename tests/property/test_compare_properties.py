@@ -49,7 +49,10 @@ DOCUMENTS = st.recursive(
 def written(value: Any, seed: int | None = None) -> str:
     """Write a value as JSON; with a seed in some other notation: members, blanks, escapes and zeros at random."""
     chance = random.Random(seed)
-    blank = (lambda: chance.choice(["", " ", "\n\t "])) if seed is not None else (lambda: "")
+
+    def blank() -> str:
+        return "" if seed is None else chance.choice(["", " ", "\n\t "])
+
     if isinstance(value, dict):
         members = list(value.items())
         if seed is not None:
@@ -182,7 +185,7 @@ def replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
 @given(DOCUMENTS, st.data())
 def test_one_changed_leaf_is_the_one_difference(value: Any, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(leaves(value)))
-    new = data.draw(st.just("an entirely new text") | st.just(987654321) | st.just([[]]))
+    new: Any = data.draw(st.just("an entirely new text") | st.just(987654321) | st.just([[]]))
     comparison = compared(value, replaced(value, path, new))
     expected = (pointer(path), pointer(path, field=True))
     assert [(each.path, each.field) for each in comparison.differences] == [expected] or new == [[]]

@@ -8,7 +8,7 @@ from typing import Literal
 
 from msgspec import UNSET, Struct
 
-from verifier.core.canonical import Json, NotJson, parse
+from verifier.core.canonical import Json, NotJson, TooDeep, parse
 from verifier.core.events import Response
 from verifier.core.headers import Media
 from verifier.core.limits import Limits
@@ -19,6 +19,7 @@ _CHARSETS = frozenset(
 )
 _INFLATE_FREE_BYTES = 1024 * 1024
 _CODINGS_MAX = 3
+BODY_TOO_DEEP = "body_too_deep"
 _GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -57,6 +58,8 @@ def read_content(response: Response, media: Media, codings: tuple[str, ...], lim
     encoding = response.body_encoding or "json"
     try:
         document = parse(raw)
+    except TooDeep:
+        return Content(form="unreadable", media=media, reason=BODY_TOO_DEEP, truncated=truncated)
     except NotJson:
         return _of_bytes(raw, media, truncated=truncated)
     if encoding == "json" or (encoding == "text" and not isinstance(document, str)):

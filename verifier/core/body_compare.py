@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from urllib.parse import parse_qsl
 
-from verifier.core.bodies import Content, document_of
-from verifier.core.canonical import Json, NotJson
+from verifier.core.bodies import BODY_TOO_DEEP, Content, document_of
+from verifier.core.canonical import Json, NotJson, TooDeep
 from verifier.core.difference import Change, Kind
 from verifier.core.documents import compare_documents, unwrapped
 from verifier.core.findings import ABSENT, Findings
@@ -79,6 +79,9 @@ def _as_documents(main: Content, other: Content, findings: Findings) -> bool:
         return False
     try:
         mine, theirs = document_of(main), document_of(other)
+    except TooDeep:
+        body_doubt(BODY_TOO_DEEP, findings)
+        return True
     except NotJson:
         return False
     if main.media.is_json or other.media.is_json:

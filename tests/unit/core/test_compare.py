@@ -51,8 +51,8 @@ def b64(data: bytes) -> str:
 
 def bodies(main: str, other: str, *rules: dict[str, Any]) -> list[tuple[str, str]]:
     """Compare two raw JSON bodies and return the path and change of each difference."""
-    pair = (answer(raw=text.encode(), headers=JSON) for text in (main, other))
-    comparison = compared(*pair, *rules)
+    one, two = (answer(raw=text.encode(), headers=JSON) for text in (main, other))
+    comparison = compared(one, two, *rules)
     assert comparison.doubts == ()
     return [(each.path, each.change) for each in comparison.differences]
 
@@ -155,7 +155,7 @@ def test_beyond_the_bound_arrays_are_compared_by_index_and_their_length_is_named
     assert len(changes) == 60
 
 
-@pytest.mark.parametrize("depth", [250, 5_000, 60_000])
+@pytest.mark.parametrize("depth", [250, 5_000])
 @pytest.mark.parametrize("brackets", ["[]", "{}"])
 def test_nesting_beyond_the_bound_is_compared_as_one_value(depth: int, brackets: str) -> None:
     opening, closing = ("[", "]") if brackets == "[]" else ('{"a":', "}")
@@ -166,6 +166,14 @@ def test_nesting_beyond_the_bound_is_compared_as_one_value(depth: int, brackets:
     assert len(differences) == 1
     assert differences[0].path.count("/") == 200
     msgspec.json.encode(differences)
+
+
+def test_what_nests_too_deep_to_be_read_is_a_doubt() -> None:
+    texts = ["[" * 30_000 + leaf + "]" * 30_000 for leaf in ("1", "2")]
+    one, two = (answer(text, headers=JSON, body_encoding="text") for text in texts)
+    assert compared(one, two).doubts == ("body_too_deep",)
+    assert compared(one, answer([1], headers=JSON)).doubts == ("body_too_deep",)
+    assert compared(one, one) is NOTHING
 
 
 @pytest.mark.parametrize("raw", [b'"\xff"', b'{"a":"\xff"}', b"[", b"", b"nul", b"{'a':1}", b"\xef\xbb\xbf1"])
@@ -249,11 +257,11 @@ def test_compressed_bodies_are_compared_by_what_they_hold(coding: str) -> None:
 
 def test_a_decompression_bomb_is_a_doubt() -> None:
     headers = {"content-encoding": "gzip"}
-    bombs = [answer(b64(gzip.compress(mark + b"0" * 3_000_000)), body_encoding="base64", headers=headers)
+    one, two = [answer(b64(gzip.compress(mark + b"0" * 3_000_000)), body_encoding="base64", headers=headers)
              for mark in (b"1", b"2")]  # fmt: skip
-    assert compared(*bombs).doubts == ("body_too_large",)
+    assert compared(one, two).doubts == ("body_too_large",)
     roomy = Limits(inflate_ratio_max=100_000)
-    assert found(compared(*bombs, limits=roomy)) == [("body", "", "value")]
+    assert found(compared(one, two, limits=roomy)) == [("body", "", "value")]
 
 
 def test_a_coding_that_cannot_be_undone_is_a_doubt_unless_the_bytes_are_equal() -> None:
@@ -265,7 +273,7 @@ def test_a_coding_that_cannot_be_undone_is_a_doubt_unless_the_bytes_are_equal() 
 
 
 @pytest.mark.parametrize("fields", [{"body_encoding": "base64"}, {"body_encoding": "hex"}])
-def test_an_unreadable_body_is_a_doubt_and_never_a_match(fields: dict[str, str]) -> None:
+def test_an_unreadable_body_is_a_doubt_and_never_a_match(fields: dict[str, Any]) -> None:
     comparison = compared(answer("no base64!", **fields), answer("text", body_encoding="text", status=500))
     assert comparison.doubts == ("body_unreadable",)
     assert found(comparison) == [("status", "", "value")]
