@@ -1,0 +1,109 @@
+"""Whatever bytes come: an event or a rejection with a closed reason, one for each record, in order."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from verifier.core.events import SIDES_OF_SOURCE, Edge, Response, Source, Write
+from verifier.stream.codec import REASONS, TS_MAX, TS_MIN, Codec, CodecConfig
+from verifier.testing import StubRecord, edge, response, write
+
+CODEC = Codec(CodecConfig())
+KINDS: dict[Source, type[Edge | Response | Write]] = {
+    Source.EDGE: Edge,
+    Source.MAIN_RESPONSES: Response,
+    Source.SHADOW_RESPONSES: Response,
+    Source.MAIN_WRITES: Write,
+    Source.SHADOW_WRITES: Write,
+}
+ENVELOPE = {
+    "op": "c", "before": None, "after": {"id": 1, "request_id": "r"}, "source": {"table": "t", "ts_ms": 1.7e12},
+    "payload": {}, "schema": {"fields": [{"field": "after", "fields": [{"field": "id", "optional": False}]}]},
+}  # fmt: skip
+FIELDS = sorted({*edge("r"), *response("r"), *write("r"), *ENVELOPE, "v", "shed", "sampled", "capture_gap", "before",
+                 "user_id", "body_encoding", "bytes_sent", "upstream_time_s", "error", "duration_ms"})  # fmt: skip
+
+INTERESTING = [
+    "",
+    "-",
+    "nan",
+    "inf",
+    "502, 200",
+    "main",
+    "shadow",
+    "insert",
+    "c",
+    "json",
+    "base64",
+    1.7e9,
+    1.7e12,
+]
+
+scalars = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.integers(min_value=-(10**400), max_value=10**400),
+    st.floats(allow_nan=True),
+    st.text(max_size=8),
+    st.sampled_from(INTERESTING),
+)
+names = st.sampled_from([*FIELDS, "table", "ts_ms", "lsn"]) | st.text(max_size=3)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=4),
+    max_leaves=12,
+)
+bases = st.sampled_from(
+    [edge("r"), response("r"), write("r"), response("r", "shadow"), ENVELOPE, {"payload": ENVELOPE}, {}]
+)
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> bytes:
+    base = dict(draw(bases))
+    changes: dict[str, Any] = draw(st.dictionaries(st.sampled_from(FIELDS), values, max_size=3))
+    left_out = draw(st.sets(st.sampled_from(FIELDS), max_size=1))
+    made = {name: value for name, value in {**base, **changes}.items() if name not in left_out}
+    return json.dumps(made, ensure_ascii=draw(st.booleans())).encode("utf-8", "surrogatepass")
+
+
+@st.composite
+def mutilated(draw: st.DrawFn) -> bytes:
+    value = bytearray(draw(documents()))
+    for _ in range(draw(st.integers(1, 4))):
+        at = draw(st.integers(0, len(value)))
+        value[at : at + draw(st.integers(0, 3))] = draw(st.binary(max_size=3))
+    return bytes(value)
+
+
+anything = st.one_of(st.none(), st.binary(max_size=40), documents(), mutilated())
+
+
+@settings(max_examples=250, deadline=None)
+@given(
+    source=st.sampled_from(Source),
+    batch=st.lists(anything, max_size=4),
+    timestamp=st.sampled_from([-1, 0, 1_767_225_600_000]),
+)
+def test_any_bytes_become_an_event_or_a_rejection(
+    source: Source, batch: list[bytes | None], timestamp: int
+) -> None:
+    records = [StubRecord(offset=n, value=value, timestamp=timestamp) for n, value in enumerate(batch)]
+    events, rejections = CODEC.decode(source, 0, records)
+    assert sorted([e.offset for e in events] + [r.offset for r in rejections]) == list(range(len(batch)))
+    for rejection in rejections:
+        assert rejection.reason in REASONS - {"reader_failed"}, rejection
+        assert rejection.detail.isprintable()
+        assert len(rejection.detail) <= 500
+    for seen in events:
+        event = seen.event
+        assert isinstance(event, KINDS[source])
+        assert event.side in SIDES_OF_SOURCE[source]
+        assert TS_MIN <= event.ts <= TS_MAX
+        msgspec.json.encode(event)  # whatever was read can be written
