@@ -4,17 +4,23 @@ Theory. A request is known by its id. Its records come from five sources in any 
 concluded from them (`verdict.judge`) is a pure function of the *set* of its records, so the join only decides
 *when* to conclude; concluding early costs a revision, never a wrong final verdict.
 
+Event time is not believed beyond a ceiling that the caller gives (the wall clock plus what clocks may be apart): a
+deadline counts from there at most, so a record from a clock that is a day ahead does not stay open for a day.
+
 A request is OPEN from its first record until it closes, then CLOSED for a while, then forgotten:
 
     state    input                                     next      effect
     ------   ---------------------------------------   -------   -----------------------------------------
-    (none)   record not behind the watermark           OPEN
-    (none)   record behind the watermark               (none)    stray: the caller asks the store first
+    (none)   record of a time not yet forgotten        OPEN
+    (none)   record behind the watermark, or as old    (none)    stray: the caller asks the store first; then
+             as what the bound made us forget                    `open`, or `recall` if it had been judged
+    OPEN     recalled: it had been judged before       CLOSED    its records count as records after the verdict
     OPEN     record with a digest already seen         OPEN      counted duplicate
     OPEN     record                                    OPEN      kept
     OPEN     all parts there, writes as announced      CLOSED    conclude
     OPEN     watermark >= settle deadline              CLOSED    conclude (writes unannounced, shed, unsampled)
-    OPEN     watermark >= opening + join timeout       CLOSED    conclude (something is missing)
+    OPEN     watermark >= first event + join timeout   CLOSED    conclude (something is missing); for a stray the
+                                                                 time runs from the watermark it was opened at
     OPEN     it is the oldest, and the bound is hit    CLOSED    conclude, marked `pending_bound`
     CLOSED   record, before the conclusion is drawn    CLOSED    as OPEN: kept, or counted duplicate
     CLOSED   record with a digest already seen         CLOSED    counted duplicate
@@ -27,8 +33,9 @@ Every input is possible in every state where the table names it; nothing else ca
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_right
 from collections import deque
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 
 from msgspec import Struct
 
@@ -42,6 +49,8 @@ _EDGE_BIT = {"main": EDGE_MAIN, "shadow": EDGE_SHADOW, "canary": EDGE_CANARY}
 _RESPONSE_BIT = {"main": RESPONSE_MAIN, "shadow": RESPONSE_SHADOW, "canary": RESPONSE_CANARY, "reference": 0}
 _CANARY = EDGE_CANARY | RESPONSE_CANARY
 _UNANNOUNCED = -1
+_SCANNED_MAX = 16  # records of a request among which a digest is looked for one by one; beyond, by a set
+_STALE_MIN = 1024  # heap entries that are not worth tidying
 
 
 class JoinConfig(Struct, frozen=True, kw_only=True):
@@ -73,21 +82,71 @@ class _Slice:
 
 
 class _Open:
-    """An open request. `announced` and `writes` are indexed 0 for main, 1 for the new system's side."""
+    """An open request. `announced` and `writes` are indexed 0 for main, 1 for the new system's side.
 
-    __slots__ = ("announced", "deadline", "first_ts", "last_ts", "mask", "opened_at", "seen", "settle_at", "slices", "writes")
+    `floor` is the watermark at its opening: event time that had passed then does not count against it.
+    """
 
-    def __init__(self, ts: float, opened_at: float, deadline: float) -> None:
+    __slots__ = (
+        "announced",
+        "deadline",
+        "digests",
+        "first_ts",
+        "floor",
+        "last_ts",
+        "mask",
+        "seen",
+        "settle_at",
+        "slices",
+        "writes",
+    )
+
+    def __init__(self, ts: float, floor: float) -> None:
         self.seen: list[Seen] = []
+        self.digests: set[int] | None = None
         self.slices: list[_Slice] = []
         self.mask = 0
         self.first_ts = ts
         self.last_ts = ts
-        self.opened_at = opened_at
-        self.deadline = deadline
+        self.floor = floor
+        self.deadline = float("inf")
         self.settle_at = float("inf")
         self.announced = [_UNANNOUNCED, _UNANNOUNCED]
         self.writes = [0, 0]
+
+    def knows(self, digest: int) -> bool:
+        """Whether a record of this content has been read."""
+        if self.digests is not None:
+            return digest in self.digests
+        return any(known.digest == digest for known in self.seen)
+
+    def take(self, seen: Seen) -> None:
+        """Add a record to the evidence."""
+        self.seen.append(seen)
+        if self.digests is not None:
+            self.digests.add(seen.digest)
+        elif len(self.seen) > _SCANNED_MAX:
+            self.digests = {known.digest for known in self.seen}
+
+
+class _Closed:
+    """A closed request, the number of the journal entry that says so, and what has come since."""
+
+    __slots__ = ("digests", "n", "resolved")
+
+    def __init__(self, resolved: Resolved, n: int) -> None:
+        self.resolved = resolved
+        self.n = n
+        self.digests: set[int] | None = None
+
+    def knows(self, digest: int) -> bool:
+        """Whether a record of this content was part of the evidence."""
+        events = self.resolved.events
+        if len(events) <= _SCANNED_MAX:
+            return any(ref.digest == digest for ref in events)
+        if self.digests is None:
+            self.digests = {ref.digest for ref in events}
+        return digest in self.digests
 
 
 class Closing(Struct, frozen=True, kw_only=True):
@@ -113,104 +172,134 @@ class Join:
         self._config = config
         self._needed = config.needed
         self._open: dict[str, _Open] = {}
-        self._closed: dict[str, tuple[Resolved, int]] = {}
+        self._closed: dict[str, _Closed] = {}
         self._closed_order: deque[tuple[float, int, str]] = deque()
+        self._forgotten_ts = float("-inf")
         self._timers: list[tuple[float, str]] = []
         self._ages: list[tuple[float, str]] = []
-        self._slices: list[deque[_Slice]] = [deque() for _ in Source]
-        self._positions = [0 for _ in Source]
+        self._slices: list[list[_Slice]] = [[] for _ in Source]
         self._closing: dict[str, tuple[_Open, bool]] = {}
-        self._reopening: dict[str, list[Seen]] = {}
+        self._reopening: dict[str, dict[int, Seen]] = {}
         self.duplicates = [0 for _ in Source]
         self.late: list[Seen] = []
 
     # -- records -----------------------------------------------------------------------------------------
 
-    def add(self, source: Source, first: int, end: int, records: Iterable[Seen], watermark: float) -> list[Seen]:
-        """Take the records of offsets [first, end) of a source; return the strays among them.
+    def add(
+        self, source: Source, first: int, records: Iterable[Seen], watermark: float, *, ceiling: float = float("inf")
+    ) -> list[Seen]:
+        """Take the records of a source read at once, from offset `first` on; return the strays among them.
 
-        A stray is the first record seen of its request and lies behind the watermark: its request may have been
-        judged and forgotten. Pass it to `open` once the store says that it was not.
+        A stray is the first record seen of its request and not newer than what may have been forgotten: its request
+        may have been judged. Pass it to `open` once the store says that it was not, else to `recall`.
         """
         run = _Slice(first)
         self._slices[source].append(run)
-        self._positions[source] = end
+        stray_until = max(watermark, self._forgotten_ts)
         strays: list[Seen] = []
         is_open = self._open.get
         for seen in records:
-            request = is_open(seen.event.request_id)
+            request_id = seen.event.request_id
+            request = is_open(request_id)
             if request is None:
-                request_id = seen.event.request_id
                 if request_id in self._closing or request_id in self._closed:
                     self._add_to_closed(request_id, seen)
                     continue
-                if seen.event.ts < watermark:
+                if seen.event.ts < watermark or seen.event.ts <= stray_until:
                     strays.append(seen)
                     continue
-                request = self._new(seen, watermark)
-            elif any(known.digest == seen.digest for known in request.seen):
+                request = self._new(seen, watermark, ceiling)
+            elif request.knows(seen.digest):
                 self.duplicates[source] += 1
                 continue
-            self._keep(request, seen, run)
+            self._keep(request, seen, run, ceiling)
         return strays
 
-    def open(self, seen: Seen, watermark: float) -> None:
+    def open(self, seen: Seen, watermark: float, *, ceiling: float = float("inf")) -> None:
         """Open a request with a stray of which nothing is known, or add it where it has been opened since."""
-        request = self._open.get(seen.event.request_id)
-        run = _Slice(seen.offset)
-        slices = self._slices[seen.source]
-        position = next((i for i, other in enumerate(slices) if other.first > seen.offset), len(slices))
-        slices.insert(position, run)
+        request_id = seen.event.request_id
+        request = self._open.get(request_id)
         if request is None:
-            if seen.event.request_id in self._closing or seen.event.request_id in self._closed:
-                self._add_to_closed(seen.event.request_id, seen)
+            if request_id in self._closing or request_id in self._closed:
+                self._add_to_closed(request_id, seen)
                 return
-            request = self._new(seen, watermark)
-        elif any(known.digest == seen.digest for known in request.seen):
+            request = self._new(seen, watermark, ceiling)
+        elif request.knows(seen.digest):
             self.duplicates[seen.source] += 1
             return
-        self._keep(request, seen, run)
+        self._keep(request, seen, self._run_of(seen), ceiling)
 
-    def _new(self, seen: Seen, watermark: float) -> _Open:
-        opened_at = max(seen.event.ts, watermark)
-        deadline = opened_at + self._config.join_timeout_s
-        request = self._open[seen.event.request_id] = _Open(seen.event.ts, opened_at, deadline)
-        heapq.heappush(self._timers, (deadline, seen.event.request_id))
-        heapq.heappush(self._ages, (seen.event.ts, seen.event.request_id))
+    def recall(self, resolved: Resolved, n: int, closed_at: float) -> None:
+        """Take a judged and forgotten request back; what was taken for its first records came after its verdict."""
+        request_id = resolved.outcome.request_id
+        if request_id in self._closed:
+            return
+        request = self._open.get(request_id)
+        if request is not None:
+            self._close(request_id, request)
+        closing = self._closing.pop(request_id, None)
+        self.settle(resolved, n, closed_at)
+        for seen in closing[0].seen if closing is not None else ():
+            self._add_to_closed(request_id, seen)
+
+    def forget_until(self, ts: float) -> None:
+        """Note that requests with events up to `ts` may have been judged without our knowing."""
+        self._forgotten_ts = max(self._forgotten_ts, ts)
+
+    def _run_of(self, seen: Seen) -> _Slice:
+        """The run of offsets that a record was read with."""
+        slices = self._slices[seen.source]
+        at = bisect_right(slices, seen.offset, key=lambda run: run.first)
+        if not at:
+            slices.insert(0, _Slice(seen.offset))
+            return slices[0]
+        return slices[at - 1]
+
+    def _new(self, seen: Seen, watermark: float, ceiling: float) -> _Open:
+        request_id = seen.event.request_id
+        request = self._open[request_id] = _Open(seen.event.ts, watermark)
+        self._set_deadline(request, request_id, ceiling)
+        heapq.heappush(self._ages, (seen.event.ts, request_id))
         return request
+
+    def _set_deadline(self, request: _Open, request_id: str, ceiling: float) -> None:
+        deadline = max(min(request.first_ts, ceiling), request.floor) + self._config.join_timeout_s
+        if deadline < request.deadline:
+            request.deadline = deadline
+            heapq.heappush(self._timers, (deadline, request_id))
 
     def _add_to_closed(self, request_id: str, seen: Seen) -> None:
         closing = self._closing.get(request_id)
         if closing is not None:
-            evidence = closing[0].seen
-            if any(known.digest == seen.digest for known in evidence):
+            if closing[0].knows(seen.digest):
                 self.duplicates[seen.source] += 1
             else:
-                evidence.append(seen)
+                closing[0].take(seen)
             return
-        resolved = self._closed[request_id][0]
-        known = self._reopening.get(request_id, ())
-        if any(ref.digest == seen.digest for ref in resolved.events) or any(o.digest == seen.digest for o in known):
+        new = self._reopening.get(request_id, {})
+        if self._closed[request_id].knows(seen.digest) or seen.digest in new:
             self.duplicates[seen.source] += 1
             return
         self.late.append(seen)
-        self._reopening.setdefault(request_id, []).append(seen)
+        self._reopening.setdefault(request_id, new)[seen.digest] = seen
 
-    def _keep(self, request: _Open, seen: Seen, run: _Slice) -> None:
+    def _keep(self, request: _Open, seen: Seen, run: _Slice, ceiling: float) -> None:
         event = seen.event
-        request.seen.append(seen)
+        request.take(seen)
         request.slices.append(run)
         run.open += 1
         if event.ts > request.last_ts:
             request.last_ts = event.ts
         elif event.ts < request.first_ts:
             request.first_ts = event.ts
+            self._set_deadline(request, event.request_id, ceiling)
             heapq.heappush(self._ages, (event.ts, event.request_id))
         kind = type(event)
         if kind is Response:
             request.mask |= _RESPONSE_BIT[event.side]
             if event.writes is not None and event.side != "reference":  # type: ignore[union-attr]
-                request.announced[event.side != "main"] = event.writes  # type: ignore[union-attr]
+                side = event.side != "main"
+                request.announced[side] = max(request.announced[side], event.writes)  # type: ignore[union-attr]
         elif kind is Edge:
             request.mask |= _EDGE_BIT[event.side]
             if event.shed or not event.sampled:  # type: ignore[union-attr]
@@ -234,7 +323,7 @@ class Join:
         if there and all(0 <= request.announced[side] <= request.writes[side] for side in sides):
             self._close(request_id, request)
         elif mask & EXCUSED or (there and not any(request.announced[s] > request.writes[s] for s in sides)):
-            settle_at = request.last_ts + self._config.write_settle_s
+            settle_at = max(request.last_ts, request.floor) + self._config.write_settle_s
             if settle_at != request.settle_at:
                 request.settle_at = settle_at
                 heapq.heappush(self._timers, (settle_at, request_id))
@@ -252,11 +341,12 @@ class Join:
             if request is not None and due == min(request.deadline, request.settle_at):
                 self._close(request_id, request)
         while len(self._open) > self._config.pending_requests_max:
-            _, request_id = heapq.heappop(timers)
-            request = self._open.get(request_id)
-            if request is not None:
-                self._close(request_id, request, bound_hit=True)
+            oldest = self._oldest()
+            if oldest is None:
+                raise AssertionError("every open request has its age")
+            self._close(oldest, self._open[oldest], bound_hit=True)
         self._forget(watermark)
+        self._tidy()
 
     def finish(self) -> None:
         """Close every open request: the window's end in a replay."""
@@ -273,10 +363,31 @@ class Join:
         order = self._closed_order
         horizon = watermark - self._config.closed_hold_s
         while order and (order[0][0] < horizon or len(self._closed) > self._config.closed_requests_max):
-            _, n, request_id = order.popleft()
+            closed_at, n, request_id = order[0]
+            if request_id in self._reopening:  # it is about to be judged again
+                return
+            order.popleft()
             held = self._closed.get(request_id)
-            if held is not None and held[1] == n and request_id not in self._reopening:
+            if held is not None and held.n == n:
                 del self._closed[request_id]
+                self._forgotten_ts = max(self._forgotten_ts, closed_at)
+
+    def _tidy(self) -> None:
+        """Drop what is stale in the heaps and runs once it is most of them: their size follows the open requests."""
+        most = 4 * len(self._open) + _STALE_MIN
+        if len(self._timers) > most:
+            self._timers = [timer for timer in self._timers if self._is_due(*timer)]
+            heapq.heapify(self._timers)
+        if len(self._ages) > most:
+            self._ages = [(request.first_ts, request_id) for request_id, request in self._open.items()]
+            heapq.heapify(self._ages)
+        for slices in self._slices:
+            if len(slices) > most:
+                slices[:] = [run for run in slices if run.open]
+
+    def _is_due(self, due: float, request_id: str) -> bool:
+        request = self._open.get(request_id)
+        return request is not None and due in (request.deadline, request.settle_at)
 
     # -- results -----------------------------------------------------------------------------------------
 
@@ -292,14 +403,18 @@ class Join:
         """Hand over the closed requests that got new records. Each must come back through `settle`."""
         reopening, self._reopening = self._reopening, {}
         return [
-            Reopening(request_id=request_id, resolved=self._closed[request_id][0], seen=tuple(seen))
+            Reopening(request_id=request_id, resolved=self._closed[request_id].resolved, seen=tuple(seen.values()))
             for request_id, seen in reopening.items()
         ]
 
     def settle(self, resolved: Resolved, n: int, closed_at: float) -> None:
-        """Note what was concluded of a request in journal entry `n`, at watermark `closed_at`."""
+        """Note what was concluded of a request in journal entry `n`.
+
+        `closed_at` is the watermark then, or the request's newest event if that is ahead: a request is held until it is
+        far enough behind the watermark for its records to be known as strays.
+        """
         request_id = resolved.outcome.request_id
-        self._closed[request_id] = (resolved, n)
+        self._closed[request_id] = _Closed(resolved, n)
         self._closed_order.append((closed_at, n, request_id))
 
     def take_counts(self) -> tuple[list[int], list[Seen]]:
@@ -318,22 +433,26 @@ class Join:
 
     def oldest_open_ts(self) -> float | None:
         """Event time of the first record of the oldest open request, or None when none is open."""
+        oldest = self._oldest()
+        return None if oldest is None else self._open[oldest].first_ts
+
+    def _oldest(self) -> str | None:
         ages = self._ages
         while ages:
             ts, request_id = ages[0]
             request = self._open.get(request_id)
             if request is not None and request.first_ts == ts:
-                return ts
+                return request_id
             heapq.heappop(ages)
         return None
 
-    def safe_offsets(self) -> tuple[int, ...]:
-        """For each source the offset below which no open request needs a record."""
+    def safe_offsets(self, positions: Sequence[int]) -> tuple[int, ...]:
+        """For each source the offset below which no open request needs a record; `positions` are read next."""
         safe = []
-        for source, slices in enumerate(self._slices):
-            while slices and slices[0].open == 0:
-                slices.popleft()
-            safe.append(slices[0].first if slices else self._positions[source])
+        for slices, position in zip(self._slices, positions, strict=True):
+            done = next((at for at, run in enumerate(slices) if run.open), len(slices))
+            del slices[:done]
+            safe.append(slices[0].first if slices else position)
         return tuple(safe)
 
     def keep_n(self, current: int) -> int:
@@ -341,14 +460,14 @@ class Join:
         while self._closed_order:
             _, n, request_id = self._closed_order[0]
             held = self._closed.get(request_id)
-            if held is not None and held[1] == n:
+            if held is not None and held.n == n:
                 return min(n, current)
             self._closed_order.popleft()
         return current
 
     def closed(self) -> Iterator[Resolved]:
         """Iterate over the closed requests still held."""
-        return (resolved for resolved, _ in self._closed.values())
+        return (held.resolved for held in self._closed.values())
 
     @property
     def known(self) -> Container[str]:
@@ -358,7 +477,7 @@ class Join:
     def is_closed(self, request_id: str) -> Resolved | None:
         """Return what was concluded of a closed request still held."""
         held = self._closed.get(request_id)
-        return held[0] if held else None
+        return None if held is None else held.resolved
 
 
 def event_refs(seen: Iterable[Seen]) -> tuple[EventRef, ...]:
