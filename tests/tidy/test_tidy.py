@@ -17,6 +17,7 @@ TEST_MODULE_LINES_MAX = 600
 # place: (lines it may have, why). An entry that is no longer needed fails, so that none outlives its reason.
 LONGER_FUNCTIONS: dict[str, tuple[int, str]] = {
     "verifier/web/openapi_schemas.py:_counts": (80, "one JSON Schema, written out: data, not steps"),
+    "verifier/web/openapi_schemas.py:_request": (80, "the same"),
 }
 LONGER_MODULES: dict[str, tuple[int, str]] = {}
 
