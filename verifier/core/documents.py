@@ -237,7 +237,10 @@ def _renamed(main: Json, other: Json) -> bool:
     """Say whether two objects name themselves differently, so that one may not be the other changed."""
     if not (isinstance(main, dict) and isinstance(other, dict)):
         return False
-    return any(name in main and name in other and main[name] != other[name] for name in IDENTITY_MEMBERS)
+    return any(
+        name in main and name in other and not known_same(main[name], other[name])
+        for name in IDENTITY_MEMBERS
+    )
 
 
 def _similarity(main: Json, other: Json) -> float:

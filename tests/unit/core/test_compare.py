@@ -65,6 +65,8 @@ def bodies(main: str, other: str, *rules: dict[str, Any]) -> list[tuple[str, str
         ("1e0", "1.00"),
         ("100", "1e2"),
         ("-0", "0.0"),
+        ("-0.50", "-5e-1"),
+        ("0.025", "25E-3"),
         ("1e999", "10e998"),
         ("123456789012345678901234567890", "123456789012345678901234567890.0"),
         ("1" * 5000, "1" * 5000 + ".0"),
@@ -279,6 +281,21 @@ def test_an_unreadable_body_is_a_doubt_and_never_a_match(fields: dict[str, Any])
     assert found(comparison) == [("status", "", "value")]
 
 
+def test_compressed_data_with_more_behind_it_is_unreadable() -> None:
+    headers = {"content-encoding": "deflate"}
+    data = zlib.compress(b"text")
+    whole, more = (
+        answer(b64(each), body_encoding="base64", headers=headers) for each in (data, data + b"more")
+    )
+    assert compared(whole, more).doubts == ("body_unreadable",)
+
+
+def test_the_same_text_in_another_encoding_is_another_body() -> None:
+    text, data = (answer("aGk=", body_encoding=encoding) for encoding in ("text", "base64"))
+    assert found(compared(text, data)) == [("body", "", "value")]
+    assert compared(answer("hi", body_encoding="text"), data) is NOTHING
+
+
 def test_binary_bodies_are_compared_by_digest() -> None:
     one, two = (answer(b64(b"\xff\xfe" + data), body_encoding="base64") for data in (b"1", b"2"))
     difference = compared(one, two).differences[0]
@@ -307,6 +324,12 @@ def test_forms_are_compared_field_by_field() -> None:
         ("body", "/a", "value"), ("body", "/b", "missing"), ("body", "/c", "extra")]  # fmt: skip
     assert found(compared(of("a=%ff"), of("a=%fe"))) == [("body", "/a", "value")]
     assert found(compared(of("a=1&a=2"), of("a=2&a=1"))) == [("body", "/a", "order")]
+    plain = answer("b=2&a=1", body_encoding="text", headers={"content-type": "text/plain"})
+    assert found(compared(of("a=1&b=2"), plain)) == [
+        ("header", "content-type", "value"),
+        ("body", "", "value"),
+    ]
+    assert found(compared(of("a=1&b=2"), answer("b=2&a=1", body_encoding="text"))) == []
 
 
 class TestTruncation:

@@ -53,6 +53,8 @@ def body_rule(field: str | None, action: str, /, **params: Any) -> dict[str, Any
         (body_rule("/a", "tolerance", abs="0.1"), {"a": 1.0}, {"a": 1.1000001}, False),
         (body_rule("/a", "tolerance", rel=0.01), {"a": 100}, {"a": 101}, True),
         (body_rule("/a", "tolerance", rel=0.01), {"a": 100}, {"a": 102}, False),
+        (body_rule("/a", "tolerance", abs=1), {"a": 0}, {"a": 10**70 + 1}, False),
+        (body_rule("/a", "tolerance", abs=10**70), {"a": 0}, {"a": 10**70 + 1}, False),
         (body_rule("/a", "tolerance", abs=1000), {"a": 1}, {"a": "1"}, False),
         (body_rule("/a", "tolerance", abs=1000), {"a": 1}, {"a": True}, False),
         (body_rule("/a", "tolerance", abs=1000), {"a": 1}, {}, False),
@@ -162,6 +164,18 @@ def test_noise_in_elements_does_not_hide_an_insertion_or_an_order() -> None:
     assert [(each.path, each.change) for each in removed.differences] == [("/4", "missing")]
     swapped = compared(main, [other[1], other[0], *other[2:]], rule)
     assert [(each.path, each.change) for each in swapped.differences] == [("", "order")]
+
+
+def test_elements_paired_without_their_noise_are_still_compared_with_it() -> None:
+    rule = body_rule("/*/v", "tolerance", abs=1)
+    main = [{"w": n, "v": 1} for n in range(4)]
+    other = [{"w": n, "v": 2 if n else 100} for n in range(4)]
+    comparison = compared(main, other[::-1], rule)
+    assert sorted((each.path, each.change) for each in comparison.differences) == [
+        ("", "order"),
+        ("/0/v", "value"),
+    ]
+    assert len(comparison.ignored) == 3
 
 
 def test_a_rule_for_every_kind_does_not_excuse_statuses_by_type() -> None:
