@@ -30,6 +30,7 @@ from verifier.stream.partition import PartitionConfig, PartitionWorker, Ports
 from verifier.stream.tables import TablesWriter
 from verifier.stream.worker import Worker, WorkerConfig
 from verifier.web.ports import Readiness, WebDeps
+from verifier.web.records import RecordRedactor
 
 
 def rules_of(settings: Settings) -> list[Rule]:
@@ -183,7 +184,7 @@ class Service:
             health=self,
             topics=dict(enumerate(self.settings.topics.sources)),
             policy=self.policy,
-            redact=redactor.value,
+            redact=RecordRedactor(redactor),
             api_token=token.get_secret_value() if token is not None else None,
         )
 

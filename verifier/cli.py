@@ -1,5 +1,7 @@
-"""The command line. Exit 0 fine, 1 something is wrong with the data, 2 wrong usage or configuration, 3 a dependency
-cannot be reached."""
+"""The command line.
+
+Exit 0 fine, 1 something is wrong with the data, 2 wrong usage or configuration, 3 a dependency cannot be reached.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ import uvloop
 
 from verifier.adapters.logging import configure_logging
 from verifier.adapters.settings import REQUIRED, Settings, SettingsError, load_settings
+from verifier.commands.offline import offline_command
 from verifier.core.errors import DependencyDown, VerifierError
 
 app = typer.Typer(
@@ -86,6 +89,25 @@ def check(
         for finding in findings:
             typer.echo(f"{marks[finding.state]}  {finding.what}: {finding.detail}")
     raise typer.Exit(exit_code(findings))
+
+
+@app.command()
+def demo(
+    requests: Annotated[int, typer.Option(min=25, max=6000, help="How many requests users send.")] = 5000,
+    rate: Annotated[float, typer.Option(min=1.0, help="Requests a second.")] = 200.0,
+    seed: Annotated[int, typer.Option(help="Which requests, and which of them meet a fault.")] = 7,
+    faults: Annotated[bool, typer.Option(help="Plant faults, or run both sides alike (A/A).")] = True,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave it running, and say where to look.")] = False,
+) -> None:
+    """Run the whole system on this machine, with planted faults, and report what was found."""
+    from verifier.commands.demo import run_demo
+    from verifier.demo.run import DemoOptions
+
+    options = DemoOptions(requests=requests, rate_per_s=rate, seed=seed, faults=faults)
+    raise typer.Exit(run_demo(options, keep=keep))
+
+
+app.command("offline")(offline_command)
 
 
 def main() -> None:

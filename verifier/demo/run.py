@@ -11,7 +11,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,15 +21,18 @@ import yaml
 
 from verifier.demo import faults
 from verifier.demo.database import prepare
-from verifier.demo.findings import Findings, gather
+from verifier.demo.findings import Findings, HttpReads, gather
+from verifier.demo.legacy import ROUTE_TEMPLATES
 from verifier.demo.plan import Plan
 from verifier.demo.score import Score, score
+from verifier.demo.scored import planted_sections
 from verifier.demo.stack.nginx import EdgeParams, Nginx
 from verifier.demo.stack.ports import LOOPBACK, free_port
 from verifier.demo.stack.process import ManagedProcess, port_open, wait_until
 from verifier.demo.stack.rsyslog import Rsyslog
 from verifier.demo.stack.stack import LocalStack
 from verifier.demo.traffic import Sent, TrafficError, traffic
+from verifier.report import Background, Report, read_report
 
 Say = Callable[[str], None]
 WORKERS = 2
@@ -42,7 +45,7 @@ class DemoOptions:
     """What a run does. `faults` False makes both sides the same in all that counts: an A/A run."""
 
     requests: int = 5000
-    rate_per_s: float = 250.0
+    rate_per_s: float = 200.0
     seed: int = 7
     faults: bool = True
     data_dir: Path | None = None
@@ -132,7 +135,7 @@ async def _prepare(dsns: dict[str, str]) -> None:
 
 def _environment(servers: LocalStack, dsn: str, data_dir: Path) -> dict[str, str]:
     config = data_dir / "verifier.yaml"
-    config.write_text(yaml.safe_dump({"rules": faults.demo_rules()}))
+    config.write_text(yaml.safe_dump({"rules": faults.demo_rules(), "routes": list(ROUTE_TEMPLATES)}))
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("VERIFIER_")}
     return {
         **inherited,
@@ -146,13 +149,14 @@ def _environment(servers: LocalStack, dsn: str, data_dir: Path) -> dict[str, str
     }
 
 
-def _program(*arguments: str) -> list[str]:
+def program(*arguments: str) -> list[str]:
+    """The command line of the installed `verifier`."""
     return [sys.executable, "-m", "verifier", *arguments]
 
 
 def _init(environment: dict[str, str], data_dir: Path) -> None:
     process = ManagedProcess(
-        "verifier init", _program("init"), log_path=data_dir / "init.log", env=environment
+        "verifier init", program("init"), log_path=data_dir / "init.log", env=environment
     )
     process.start()
     wait_until(lambda: not process.running, 60.0, "verifier init to finish")
@@ -166,7 +170,7 @@ def _workers(environment: dict[str, str], data_dir: Path, running: Running) -> I
         running.api_urls.append(url)
         yield ManagedProcess(
             f"worker {number}",
-            _program("worker"),
+            program("worker"),
             log_path=data_dir / f"worker-{number}.log",
             env={**environment, "VERIFIER_HTTP_PORT": str(port)},
             ready=lambda url=url: _is_ready(url),  # type: ignore[misc]
@@ -184,43 +188,38 @@ def _is_ready(url: str) -> bool:
 def _backends(
     dsns: dict[str, str], options: DemoOptions, data_dir: Path, running: Running
 ) -> Iterator[ManagedProcess]:
-    for name, dsn in (("legacy", dsns["market_intel"]), ("successor", dsns["market_intel_shadow"])):
-        port = free_port()
-        address = f"{LOOPBACK}:{port}"
-        if name == "legacy":
-            running.main_url = address
-            more = []
-        else:
-            running.shadow_url = address
-            more = ["--faults", "on" if options.faults else "off", "--seed", str(options.seed)]
-        yield ManagedProcess(
-            f"{name} API",
-            [
-                sys.executable,
-                "-m",
-                f"verifier.demo.{name}",
-                "--port",
-                str(port),
-                "--dsn",
-                dsn,
-                "--kafka",
-                running.kafka,
-                "--prepared",
-                *more,
-            ],
-            log_path=data_dir / f"{name}.log",
-            env=dict(os.environ),
-            ready=lambda port=port: port_open(port),  # type: ignore[misc]
-            ready_timeout_s=30.0,
-        )
+    target = ["--kafka", running.kafka]
+    running.main_url, legacy = backend("legacy", dsns["market_intel"], target, options, data_dir)
+    yield legacy
+    running.shadow_url, successor = backend(
+        "successor", dsns["market_intel_shadow"], target, options, data_dir
+    )
+    yield successor
 
 
-async def send(running: Running, options: DemoOptions, progress: Callable[[int], None]) -> list[Sent]:
+def backend(
+    name: str, dsn: str, target: Sequence[str], options: DemoOptions, data_dir: Path
+) -> tuple[str, ManagedProcess]:
+    """One of the two sample systems over its seeded database: its address, and the process to be started."""
+    port = free_port()
+    faulty = ["--faults", "on" if options.faults else "off", "--seed", str(options.seed)]
+    command = [sys.executable, "-m", f"verifier.demo.{name}", "--port", str(port), "--dsn", dsn]
+    process = ManagedProcess(
+        f"{name} API",
+        [*command, "--prepared", *target, *(faulty if name == "successor" else [])],
+        log_path=data_dir / f"{name}.log",
+        env=dict(os.environ),
+        ready=lambda: port_open(port),
+        ready_timeout_s=30.0,
+    )
+    return f"{LOOPBACK}:{port}", process
+
+
+async def send_through(edge_url: str, options: DemoOptions, progress: Callable[[int], None]) -> list[Sent]:
     """Send the users' requests and check that each was served by the legacy system. Raises `TrafficError`."""
     sent: list[Sent] = []
-    plan = Plan(options.seed)
     async for one in traffic(
-        running.edge_url, plan, count=options.requests, rate_per_s=options.rate_per_s
+        edge_url, Plan(options.seed), count=options.requests, rate_per_s=options.rate_per_s
     ):
         sent.append(one)
         progress(len(sent))
@@ -249,10 +248,18 @@ async def wait_for_verdicts(running: Running, expected: int, progress: Callable[
     return False
 
 
-async def findings_of(running: Running, options: DemoOptions) -> Findings:
-    """All that the verifier says, over its REST API."""
-    async with httpx.AsyncClient(base_url=running.api_urls[0], timeout=30.0) as client:
-        return await gather(client, latency_faults(options))
+async def look(running: Running, options: DemoOptions) -> tuple[Report, Score]:
+    """Read all that the verifier says, over its REST API, and hold it against what was planted."""
+    async with httpx.AsyncClient(base_url=running.api_urls[1], timeout=30.0) as client:
+        reads = HttpReads(client)
+        found = await gather(reads, latency_faults(options))
+        scored = score_of(options, found)
+        background = Background(
+            unverified=found.unverified(),
+            conflict_kinds=found.conflict_kinds(),
+            sections=planted_sections(scored, faults=options.faults),
+        )
+        return await read_report(reads, {}, background), scored
 
 
 def latency_faults(options: DemoOptions) -> list[str]:
