@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 from verifier.capture import CaptureMiddleware, MemoryPublisher, record_write
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ["edge", "response", "write", "divergence", "conflict", "rejected"]
+NAMES = ["edge", "response", "write", "divergence", "conflict", "rejected", "report"]
 GUIDE = (ROOT / "docs" / "producing-events.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^```json (\w+)\n(.*?)^```$", GUIDE, re.DOTALL | re.MULTILINE)
 

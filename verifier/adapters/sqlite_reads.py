@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from collections.abc import Iterable
+from decimal import Decimal
 from typing import Any
 
 from verifier.core.counts import LATENCY_BUCKETS, FieldStat, RecordCount, SideStat
@@ -33,6 +35,7 @@ _WRITES = (
     "operation_type", "user_id", "shadow_request_id", "main_request_id", "shadow_data", "main_data", "shadow_status",
     "main_status", "error",
 )  # fmt: skip
+_INT_MIN, _INT_MAX = -(1 << 63), (1 << 64) - 1
 _JSON = frozenset(
     ("reasons", "missing", "differences", "winner", "loser", "journal_offsets", "shadow_data", "main_data")
 )
@@ -266,6 +269,18 @@ class SqliteReads:
 
 def _view(columns: Iterable[str], row: Iterable[Any]) -> View:
     return {
-        name: json.loads(value) if name in _JSON and value is not None else value
+        name: _decode_exactly(value) if name in _JSON and value is not None else value
         for name, value in zip(columns, row, strict=True)
     }
+
+
+def _number(text: str) -> float | int | Decimal:
+    """A number as it was written: what a double or 64 bits cannot hold stays decimal, so that examples show it."""
+    exact = Decimal(text)
+    if text.lstrip("-").isdecimal():
+        return int(text) if _INT_MIN <= exact <= _INT_MAX else exact
+    short = float(text)
+    return short if math.isfinite(short) and Decimal(repr(short)) == exact else exact
+
+
+_decode_exactly = json.JSONDecoder(parse_float=_number, parse_int=_number).decode
