@@ -43,49 +43,51 @@ local function merge(key, claim, keeps_oldest)
   return claimant ~= held_claimant
 end
 
--- Returns a set that names the fields it dropped.
-local function enforce_bound(key, most, keeps_oldest)
-  local flat = redis.call('HGETALL', key)
+local function members_of(key)
   local members = {}
+  local flat = redis.call('HGETALL', key)
   for i = 1, #flat, 2 do
     if flat[i] ~= 'v' then
-      local _, order = unpack_value(flat[i + 1])
-      members[#members + 1] = {flat[i], order}
+      local _, order, claimant = unpack_value(flat[i + 1])
+      members[#members + 1] = {field = flat[i], order = order, claimant = claimant}
     end
   end
+  return members
+end
+
+-- Keeps the first `most` members, and returns the fields it dropped.
+local function enforce_bound(key, members, most, keeps_oldest)
+  for _, member in ipairs(members) do
+    -- the key begins with the time as hexadecimal digits: as many as a number holds settle nearly every pair
+    member.time = tonumber(member.order:sub(1, 13), 16)
+  end
   table.sort(members, function(a, b)
-    if keeps_oldest then return before(a[2], b[2]) end
-    return before(b[2], a[2])
+    if not keeps_oldest then a, b = b, a end
+    if a.time ~= b.time then return a.time < b.time end
+    return before(a.order, b.order)
   end)
   local dropped = {}
-  for i = most + 1, #members do
-    redis.call('HDEL', key, members[i][1])
-    dropped[members[i][1]] = true
+  for i = #members, most + 1, -1 do
+    dropped[#dropped + 1] = members[i].field
+    redis.call('HDEL', key, members[i].field)
+    members[i] = nil
   end
   return dropped
 end
 
-local function contested(key)
+local function contested(members)
   local first
-  for _, field in ipairs(redis.call('HKEYS', key)) do
-    local request = field:match('^[^|]*|(.*)$')
-    if request then
-      first = first or request
-      if request ~= first then return true end
-    end
+  for _, member in ipairs(members) do
+    local request = member.field:match('^[^|]*|(.*)$')
+    first = first or request
+    if request ~= first then return true end
   end
   return false
 end
 
-local function claimants_of(key)
+local function claimants_of(members)
   local claimants = {}
-  local flat = redis.call('HGETALL', key)
-  for i = 1, #flat, 2 do
-    if flat[i] ~= 'v' then
-      local _, _, claimant = unpack_value(flat[i + 1])
-      claimants[#claimants + 1] = claimant
-    end
-  end
+  for i, member in ipairs(members) do claimants[i] = member.claimant end
   return claimants
 end
 
@@ -119,10 +121,10 @@ local dropped_total = 0
 local sets = {}
 for number, hash in ipairs(hashes) do
   local key = KEYS[number + 1]
-  local versioned = redis.call('HEXISTS', key, 'v')
-  local size = redis.call('HLEN', key) - versioned
+  local size = redis.call('HLEN', key) - redis.call('HEXISTS', key, 'v')
+  local members = size > 1 and members_of(key) or {}
   if size > most then
-    for field in pairs(enforce_bound(key, most, hash[2] == 1)) do
+    for _, field in ipairs(enforce_bound(key, members, most, hash[2] == 1)) do
       dropped_total = dropped_total + 1
       if came[number] and came[number][field] then
         came[number][field] = nil
@@ -137,8 +139,8 @@ for number, hash in ipairs(hashes) do
     redis.call('HSET', key, 'v', string.format('%.0f', version))
   end
   redis.call('PEXPIRE', key, hash[1])
-  if size > 1 and contested(key) then
-    sets[#sets + 1] = {number, tonumber(redis.call('HGET', key, 'v')), claimants_of(key)}
+  if contested(members) then
+    sets[#sets + 1] = {number, tonumber(redis.call('HGET', key, 'v')), claimants_of(members)}
   end
 end
 return cmsgpack.pack({epoch, dropped_total, sets})

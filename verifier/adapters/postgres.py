@@ -71,6 +71,7 @@ class PostgresStore(PostgresReads):
                 timeout=CONNECT_TIMEOUT_S,
                 command_timeout=COMMAND_TIMEOUT_S,
                 server_settings={"application_name": "shadow-verifier"},
+                init=_prepare,
             )
         return cls(pool, idempotency_ttl_s=idempotency_ttl_s)
 
@@ -174,6 +175,11 @@ class PostgresStore(PostgresReads):
                 if gone < batch:
                     break
         return removed
+
+
+async def _prepare(connection: Connection) -> None:
+    """Make a new connection ready for `apply`."""
+    await connection.execute(tables.CREATE_FRESH)
 
 
 def _purge_of(table: str, key: str, when: str) -> str:

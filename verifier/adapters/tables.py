@@ -20,13 +20,29 @@ _decode_counted = msgspec.json.Decoder(Counted).decode
 _REQUEST_COLUMNS = (
     "request_id, ts, route, verdict, rev, reasons, missing, partition, journal_offsets, user_id, counted"
 )
+# Fresh rows are the bulk of the work. Sent by COPY they cost the client a fifth of what arrays cost it.
+_FRESH_COLUMNS = (
+    "id",
+    "ts",
+    "route",
+    "verdict",
+    "reasons",
+    "missing",
+    "journal_offset",
+    "user_id",
+    "counted",
+)
+CREATE_FRESH = """
+CREATE TEMPORARY TABLE IF NOT EXISTS fresh_requests (
+    id text COLLATE "C", ts float8, route text, verdict text, reasons text, missing text, journal_offset int8,
+    user_id text, counted text
+) ON COMMIT DELETE ROWS
+"""
 _INSERT_FRESH = f"""
 INSERT INTO requests ({_REQUEST_COLUMNS})
 SELECT id, ts, route, verdict, 0, string_to_array(reasons, E'\\x1f'), string_to_array(missing, E'\\x1f'),
        $1, ARRAY[journal_offset], user_id, counted
-FROM unnest($2::text[], $3::float8[], $4::text[], $5::text[], $6::text[], $7::text[], $8::int8[], $9::text[],
-            $10::text[])
-     AS t(id, ts, route, verdict, reasons, missing, journal_offset, user_id, counted)
+FROM fresh_requests
 ON CONFLICT DO NOTHING
 """
 _UPSERT_REVISED = f"""
@@ -44,7 +60,7 @@ ON CONFLICT (request_id) DO UPDATE SET
 """
 _ALREADY_THERE = """
 SELECT r.request_id, r.route, r.verdict, r.counted
-FROM requests r JOIN unnest($2::text[], $3::int8[]) AS t(id, journal_offset) ON r.request_id = t.id
+FROM requests r JOIN fresh_requests t ON r.request_id = t.id
 WHERE NOT (r.partition = $1 AND r.journal_offsets = ARRAY[t.journal_offset])
 """
 _UPSERT_DIVERGENCES = """
@@ -86,24 +102,28 @@ async def insert_fresh(connection: Connection, partition: int, rows: Collection[
     """Insert rows that should be new, each of one entry; return what was there already, left as it is."""
     if not rows:
         return {}
-    ids = [row.outcome.request_id for row in rows]
-    offsets = [row.journal_offsets[0] for row in rows]
-    status = await connection.execute(
-        _INSERT_FRESH,
-        partition,
-        ids,
-        [row.outcome.ts for row in rows],
-        [row.route for row in rows],
-        [row.outcome.verdict for row in rows],
-        [listed(row.outcome.reasons) for row in rows],
-        [listed(row.outcome.missing) for row in rows],
-        offsets,
-        [_user(row.outcome) for row in rows],
-        [_encode(row.counted).decode() for row in rows],
+    await connection.copy_records_to_table(
+        "fresh_requests",
+        records=[
+            (
+                row.outcome.request_id,
+                row.outcome.ts,
+                row.route,
+                row.outcome.verdict,
+                listed(row.outcome.reasons),
+                listed(row.outcome.missing),
+                row.journal_offsets[0],
+                _user(row.outcome),
+                _encode(row.counted).decode(),
+            )
+            for row in rows
+        ],
+        columns=_FRESH_COLUMNS,
     )
+    status = await connection.execute(_INSERT_FRESH, partition)
     if int(status.rsplit(" ", 1)[1]) == len(rows):
         return {}
-    return _stored(await connection.fetch(_ALREADY_THERE, partition, ids, offsets))
+    return _stored(await connection.fetch(_ALREADY_THERE, partition))
 
 
 async def stored_rows(connection: Connection, request_ids: list[str]) -> dict[str, Stored]:

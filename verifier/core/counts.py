@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from msgspec import Struct
 
-from verifier.core.outcome import Outcome, SideFacts
+from verifier.core.outcome import Outcome
 from verifier.core.storable import bounded_text
 
 # Upper bounds of the latency buckets in microseconds: 1 ms to 65.5 s, each the last one times the square root
@@ -22,7 +22,8 @@ from verifier.core.storable import bounded_text
 LATENCY_BOUNDS_US: tuple[int, ...] = tuple(round(1000 * 2 ** (step / 2)) for step in range(33))
 LATENCY_BUCKETS = len(LATENCY_BOUNDS_US) + 1
 _LATENCY_MAX_S = 1e6
-_STATUS_CLASSES = {1: "1xx", 2: "2xx", 3: "3xx", 4: "4xx", 5: "5xx"}
+_CLASS_OF_STATUS: dict[int | None, str] = {status: f"{status // 100}xx" for status in range(100, 600)}
+_CLASS_OF_STATUS[None] = "none"
 
 SideCount = tuple[str, str, int | None]
 FieldSeen = tuple[str, str, str, bool]
@@ -79,7 +80,7 @@ class RecordCount(Struct, gc=False):
 
 def status_class(status: int | None) -> str:
     """`2xx` and so on; `none` without a status, `other` outside 100 to 599."""
-    return "none" if status is None else _STATUS_CLASSES.get(status // 100, "other")
+    return _CLASS_OF_STATUS.get(status, "other")
 
 
 def counted_of(outcome: Outcome) -> Counted:
@@ -89,14 +90,17 @@ def counted_of(outcome: Outcome) -> Counted:
         seen = dict.fromkeys((d.kind, bounded_text(d.field), d.change, False) for d in outcome.differences)
         seen |= dict.fromkeys((d.kind, bounded_text(d.field), d.change, True) for d in outcome.ignored)
         fields = tuple(seen)
-    return Counted(tuple([_side_count(facts) for facts in outcome.sides]), fields)
+    of_status = _CLASS_OF_STATUS.get
+    return Counted(
+        tuple([(f.side, of_status(f.status, "other"), _latency_us(f.latency_s)) for f in outcome.sides]),
+        fields,
+    )
 
 
-def _side_count(facts: SideFacts) -> SideCount:
-    latency_s = facts.latency_s
+def _latency_us(latency_s: float | None) -> int | None:
     if latency_s is None or not 0 <= latency_s < _LATENCY_MAX_S:
-        return (facts.side, status_class(facts.status), None)
-    return (facts.side, status_class(facts.status), int(latency_s * 1e6 + 0.5))
+        return None
+    return int(latency_s * 1e6 + 0.5)
 
 
 class Counts:

@@ -8,7 +8,6 @@ every time.
 from __future__ import annotations
 
 import json
-import re
 from decimal import Decimal
 from hashlib import blake2b
 from typing import Any
@@ -22,8 +21,11 @@ _DEPTH_MAX = 100
 _DIGITS_MAX = 999
 _TOO_DEEP = "(nested too deeply)"
 _REPLACEMENT = "�"
-# NUL, a surrogate, an exponent of four digits, a thousand digits: all that jsonb might refuse, and a bit more
-_SUSPICIOUS = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])|[eE][+-]?[0-9]{4}|[0-9]{1000}|[\[{]{64}")
+# Makes digits, exponents and opening brackets alike, so that plain searches find what may be too large or too deep.
+_SHAPE = bytes.maketrans(b"123456789E{", b"000000000e[")
+_EXPONENTS = (b"0e0000", b"0e+0000", b"0e-0000")
+_TOO_MANY_DIGITS = b"0" * (_DIGITS_MAX + 1)
+_TOO_MANY_BRACKETS = b"[" * 64
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 
 
@@ -51,13 +53,25 @@ def json_text(value: Any) -> str:
         encoded = _encode(value)
     except UnicodeEncodeError:
         encoded = _encode(_storable(msgspec.to_builtins(value, builtin_types=(Decimal,)), 0))
-    if _SUSPICIOUS.search(encoded):
+    if _suspicious(encoded):
         try:
             parsed = json.loads(encoded.decode(errors="replace"), parse_float=Decimal, parse_int=Decimal)
         except RecursionError:
             parsed = _TOO_DEEP
         encoded = _encode(_storable(parsed, 0))
     return encoded.decode(errors="replace")
+
+
+def _suspicious(encoded: bytes) -> bool:
+    """Whether jsonb might refuse this: NUL, surrogates, numbers beyond its range, endless nesting."""
+    if b"\\u" in encoded:
+        return True
+    shape = encoded.translate(_SHAPE)
+    return (
+        any(exponent in shape for exponent in _EXPONENTS)
+        or _TOO_MANY_DIGITS in shape
+        or _TOO_MANY_BRACKETS in shape
+    )
 
 
 def _storable_text(text: str) -> str:
