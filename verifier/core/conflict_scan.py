@@ -89,6 +89,6 @@ def _taken_back(
             if winner.request_id != loser.request_id
         }
         return sorted(ids - now)
-    first = min(members, key=order_of)
-    ids = {conflict_id(scope, key, "conflict", first, claimant) for claimant in members if claimant is not first}
+    # Every claimant may have lost before; even the first, if its claim was later then and has been revised.
+    ids = {conflict_id(scope, key, "conflict", claimant, claimant) for claimant in members}
     return sorted(ids - now)

@@ -13,10 +13,12 @@ import msgspec
 from msgspec import Struct
 
 from verifier.core.events import Rejection, Seen, Source
-from verifier.core.join import Join, JoinConfig, Reopening, event_refs
+from verifier.core.join import Join, JoinConfig, Reopening
 from verifier.core.journal import Entry, SourceCount
-from verifier.core.outcome import Claim, Resolved
-from verifier.core.verdict import Judge
+from verifier.core.outcome import Claim, Outcome, Resolved, Verdict
+from verifier.core.requests import event_refs
+from verifier.core.routes import OTHER
+from verifier.core.verdict import PENDING_BOUND, Judge
 from verifier.core.watermark import NEVER, Watermark
 
 
@@ -30,13 +32,25 @@ class Slice(Struct, frozen=True, kw_only=True):
     rejections: Sequence[Rejection] = ()
 
 
+class Failure(Struct, frozen=True, kw_only=True):
+    """A request that the judge could not judge: the error's type and the line it was raised at, without its text."""
+
+    request_id: str
+    error: str
+    place: str
+
+
 class Findings(Struct, frozen=True, kw_only=True):
-    """What a batch came to, before conflicts are known: the makings of a journal entry; `late` are the late records."""
+    """What a batch came to, before conflicts are known: the makings of a journal entry.
+
+    `late` are the late records, `failures` the requests to be logged because judging them failed.
+    """
 
     counts: tuple[SourceCount, ...]
     resolved: tuple[Resolved, ...]
     claims: tuple[Claim, ...]
     late: tuple[Seen, ...]
+    failures: tuple[Failure, ...] = ()
 
     @property
     def empty(self) -> bool:
@@ -48,7 +62,13 @@ class Engine:
     """The state of one partition index, from which everything is concluded."""
 
     def __init__(
-        self, partition: int, join: JoinConfig, judge: Judge, watermark: Watermark, *, start: Sequence[int] = ()
+        self,
+        partition: int,
+        join: JoinConfig,
+        judge: Judge,
+        watermark: Watermark,
+        *,
+        start: Sequence[int] = (),
     ) -> None:
         self.partition = partition
         self.join = Join(join)
@@ -59,7 +79,9 @@ class Engine:
         self._claims: list[Claim] = []
         self._counts: dict[Source, list[int]] = {}
         self._rejected: dict[Source, dict[str, int]] = {}
-        self._newest_ts = NEVER
+        self._failures: list[Failure] = []
+        self._ceiling = float("inf")
+        self._refed = [0 for _ in Source]
         self.positions = list(start) if start else [0 for _ in Source]
         self.n = -1
 
@@ -70,8 +92,12 @@ class Engine:
         """Request ids whose partition has been checked."""
         return self.join.known
 
-    def feed(self, batch: Slice, now: float) -> None:
-        """Take a slice. Slices of one source must follow one another."""
+    def feed(self, batch: Slice, now: float, *, ceiling: float = float("inf")) -> None:
+        """Take a slice. Slices of one source must follow one another.
+
+        `now` is the monotonic clock. `ceiling` is the event time beyond which a record's time stamp is not believed to
+        tell how far the source has come: the wall clock plus what clocks may be apart (Unix seconds).
+        """
         source = batch.source
         if batch.start < self.positions[source]:
             raise ValueError(f"{source.name}: slice from {batch.start}, but {self.positions[source]} is next")
@@ -84,16 +110,20 @@ class Engine:
         for rejection in batch.rejections:
             reasons = self._rejected.setdefault(source, {})
             reasons[rejection.reason] = reasons.get(rejection.reason, 0) + 1
-        self._strays += self.join.add(source, batch.start, batch.end, batch.seen, self.watermark.value)
+        self._ceiling = ceiling
+        self._strays += self.join.add(source, batch.start, batch.seen, self.watermark.value, ceiling=ceiling)
         newest = max((seen.event.ts for seen in batch.seen), default=NEVER)
-        self.watermark.observe(source, newest, now)
+        self.watermark.observe(source, min(newest, ceiling), now)
 
     def refeed(self, batch: Slice) -> None:
-        """Take a slice again that a former owner had journaled: nothing is counted, closed requests stay closed."""
+        """Take a slice again that a former owner had journaled: nothing is counted, closed requests stay closed.
+
+        What is of no request that `restore` knew is a stray: it was open then, or judged so long before that it was
+        forgotten, which only the store can tell.
+        """
         closed = self.join.is_closed
         records = [seen for seen in batch.seen if closed(seen.event.request_id) is None]
-        self.join.add(batch.source, batch.start, batch.end, records, NEVER)
-        self.join.take_counts()
+        self._strays += self.join.add(batch.source, batch.start, records, float("inf"))
 
     def advance(self, now: float, at_end: Sequence[bool]) -> None:
         """Move event time on: `at_end` tells of each source whether it is read to its end."""
@@ -114,13 +144,20 @@ class Engine:
 
     def open(self, stray: Seen) -> None:
         """Take a stray of which the store knows nothing."""
-        self.join.open(stray, self.watermark.value)
+        duplicates = self.join.duplicates[stray.source]
+        self.join.open(stray, self.watermark.value, ceiling=self._ceiling)
+        if self._is_refed(stray):
+            self.join.duplicates[stray.source] = duplicates
 
     def recall(self, resolved: Resolved, stray: Seen) -> None:
         """Take a stray whose request had been forgotten: `resolved` is what the journal says of it."""
-        if self.join.is_closed(resolved.outcome.request_id) is None:
-            self.join.settle(resolved, self.n + 1, self.watermark.value)
-        self.join.open(stray, self.watermark.value)
+        self.join.recall(resolved, self.n + 1, max(self.watermark.value, resolved.outcome.ts))
+        if not self._is_refed(stray):
+            self.join.open(stray, self.watermark.value)
+
+    def _is_refed(self, stray: Seen) -> bool:
+        """Whether a former owner has read and journaled it: then what became of it is journaled, too."""
+        return stray.offset < self._refed[stray.source]
 
     def take_reopenings(self) -> list[Reopening]:
         """Hand over requests to judge again: fetch their former records and call `rejudge`."""
@@ -132,18 +169,40 @@ class Engine:
             return
         old = reopening.resolved
         seen = [*former, *reopening.seen]
-        outcome, claims = self._judge.judge(reopening.request_id, seen)
         rev = old.rev + 1
+        bound_hit = PENDING_BOUND in old.outcome.reasons
+        outcome, claims = self._judged(reopening.request_id, seen, bound_hit=bound_hit)
         resolved = Resolved(outcome=outcome, events=event_refs(seen), rev=rev, was=old.outcome)
-        self._conclude(resolved, [msgspec.structs.replace(claim, rev=rev) for claim in claims])
+        self._conclude(resolved, seen, [msgspec.structs.replace(claim, rev=rev) for claim in claims])
+
+    def _judged(
+        self, request_id: str, seen: Sequence[Seen], *, bound_hit: bool
+    ) -> tuple[Outcome, Sequence[Claim]]:
+        """Judge a request. A judge that fails on it must stop nothing, and must not be taken for agreement."""
+        try:
+            return self._judge.judge(request_id, seen, bound_hit=bound_hit)
+        except MemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the records are anybody's; the failure is kept, counted and told
+            name = type(error).__name__
+            self._failures.append(Failure(request_id=request_id, error=name, place=_place(error)))
+            ts = min(item.event.ts for item in seen)
+            outcome = Outcome(
+                request_id=request_id,
+                ts=ts,
+                route=f"OTHER {OTHER}",
+                verdict=Verdict.INCOMPARABLE.value,
+                reasons=(f"judge_failed:{name}",),
+            )
+            return outcome, ()
 
     # -- output --------------------------------------------------------------------------------------------
 
     def conclude(self) -> Findings:
         """Judge what closed, and hand over everything found since the last call."""
         for closing in self.join.take_closing():
-            outcome, claims = self._judge.judge(closing.request_id, closing.seen, bound_hit=closing.bound_hit)
-            self._conclude(Resolved(outcome=outcome, events=event_refs(closing.seen)), claims)
+            outcome, claims = self._judged(closing.request_id, closing.seen, bound_hit=closing.bound_hit)
+            self._conclude(Resolved(outcome=outcome, events=event_refs(closing.seen)), closing.seen, claims)
         duplicate, late_seen = self.join.take_counts()
         late = Counter(seen.source for seen in late_seen)
         counts = tuple(
@@ -151,18 +210,26 @@ class Engine:
             for source in Source
             if source in self._counts or duplicate[source] or late[source]
         )
-        findings = Findings(counts=counts, resolved=tuple(self._resolved), claims=tuple(self._claims), late=tuple(late_seen))
-        self._resolved, self._claims, self._counts, self._rejected = [], [], {}, {}
+        findings = Findings(
+            counts=counts,
+            resolved=tuple(self._resolved),
+            claims=tuple(self._claims),
+            late=tuple(late_seen),
+            failures=tuple(self._failures),
+        )
+        self._resolved, self._claims, self._failures = [], [], []
+        self._counts, self._rejected = {}, {}
         return findings
 
     def _source_count(self, source: Source, duplicate: int, late: int) -> SourceCount:
         start, end, records = self._counts.get(source, (self.positions[source], self.positions[source], 0))
         return SourceCount(int(source), start, end, records, self._rejected.get(source, {}), duplicate, late)
 
-    def _conclude(self, resolved: Resolved, claims: list[Claim]) -> None:
+    def _conclude(self, resolved: Resolved, seen: Sequence[Seen], claims: Sequence[Claim]) -> None:
         self._resolved.append(resolved)
         self._claims += claims
-        self.join.settle(resolved, self.n + 1, self.watermark.value)
+        newest = min(max(item.event.ts for item in seen), self._ceiling)
+        self.join.settle(resolved, self.n + 1, max(self.watermark.value, newest))
 
     def entry(self, findings: Findings, *, worker: str, at: float, published_n: int, epoch: str) -> Entry:
         """Make the next journal entry of findings; its conflicts are still to be filled in."""
@@ -173,7 +240,7 @@ class Engine:
             at=at,
             counts=findings.counts,
             positions=tuple(self.positions),
-            safe=self.join.safe_offsets(),
+            safe=self.join.safe_offsets(self.positions),
             keep_n=self.join.keep_n(self.n + 1),
             published_n=published_n,
             pending=self.join.pending,
@@ -207,7 +274,23 @@ class Engine:
         """
         self.n = last.n
         self.positions = list(last.positions)
+        self._refed = list(last.positions)
         watermark = last.watermark or NEVER
-        self.watermark.restore(watermark, [ts or NEVER for ts in last.max_ts])
+        max_ts = [ts or NEVER for ts in last.max_ts]
+        self.watermark.restore(watermark, max_ts)
+        newest = max(max_ts, default=NEVER)
+        self.join.forget_until(newest)
+        if newest != NEVER:
+            self._ceiling = newest
         for n, resolved in tail:
-            self.join.settle(resolved, n, watermark)
+            self.join.settle(resolved, n, max(watermark, resolved.outcome.ts))
+
+
+def _place(error: Exception) -> str:
+    """The file and line an error was raised at."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return "unknown"
+    return f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}"

@@ -40,7 +40,10 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from msgspec import Struct
 
 from verifier.core.events import Edge, Response, Seen, Source, Write
-from verifier.core.outcome import EventRef, Resolved
+from verifier.core.outcome import Resolved
+from verifier.core.requests import ClosedRequest, Closing, OpenRequest, Reopening, Run
+
+__all__ = ["Closing", "Join", "JoinConfig", "Reopening"]
 
 EDGE_MAIN, EDGE_SHADOW, RESPONSE_MAIN, RESPONSE_SHADOW, EDGE_CANARY, RESPONSE_CANARY, EXCUSED = (
     1 << bit for bit in range(7)
@@ -48,8 +51,6 @@ EDGE_MAIN, EDGE_SHADOW, RESPONSE_MAIN, RESPONSE_SHADOW, EDGE_CANARY, RESPONSE_CA
 _EDGE_BIT = {"main": EDGE_MAIN, "shadow": EDGE_SHADOW, "canary": EDGE_CANARY}
 _RESPONSE_BIT = {"main": RESPONSE_MAIN, "shadow": RESPONSE_SHADOW, "canary": RESPONSE_CANARY, "reference": 0}
 _CANARY = EDGE_CANARY | RESPONSE_CANARY
-_UNANNOUNCED = -1
-_SCANNED_MAX = 16  # records of a request among which a digest is looked for one by one; beyond, by a set
 _STALE_MIN = 1024  # heap entries that are not worth tidying
 
 
@@ -71,114 +72,20 @@ class JoinConfig(Struct, frozen=True, kw_only=True):
         return bits | (RESPONSE_MAIN | RESPONSE_SHADOW if self.expect_responses else 0)
 
 
-class _Slice:
-    """A run of offsets read from one source at once, with the number of its records still needed."""
-
-    __slots__ = ("first", "open")
-
-    def __init__(self, first: int) -> None:
-        self.first = first
-        self.open = 0
-
-
-class _Open:
-    """An open request. `announced` and `writes` are indexed 0 for main, 1 for the new system's side.
-
-    `floor` is the watermark at its opening: event time that had passed then does not count against it.
-    """
-
-    __slots__ = (
-        "announced",
-        "deadline",
-        "digests",
-        "first_ts",
-        "floor",
-        "last_ts",
-        "mask",
-        "seen",
-        "settle_at",
-        "slices",
-        "writes",
-    )
-
-    def __init__(self, ts: float, floor: float) -> None:
-        self.seen: list[Seen] = []
-        self.digests: set[int] | None = None
-        self.slices: list[_Slice] = []
-        self.mask = 0
-        self.first_ts = ts
-        self.last_ts = ts
-        self.floor = floor
-        self.deadline = float("inf")
-        self.settle_at = float("inf")
-        self.announced = [_UNANNOUNCED, _UNANNOUNCED]
-        self.writes = [0, 0]
-
-    def knows(self, digest: int) -> bool:
-        """Whether a record of this content has been read."""
-        if self.digests is not None:
-            return digest in self.digests
-        return any(known.digest == digest for known in self.seen)
-
-    def take(self, seen: Seen) -> None:
-        """Add a record to the evidence."""
-        self.seen.append(seen)
-        if self.digests is not None:
-            self.digests.add(seen.digest)
-        elif len(self.seen) > _SCANNED_MAX:
-            self.digests = {known.digest for known in self.seen}
-
-
-class _Closed:
-    """A closed request, the number of the journal entry that says so, and what has come since."""
-
-    __slots__ = ("digests", "n", "resolved")
-
-    def __init__(self, resolved: Resolved, n: int) -> None:
-        self.resolved = resolved
-        self.n = n
-        self.digests: set[int] | None = None
-
-    def knows(self, digest: int) -> bool:
-        """Whether a record of this content was part of the evidence."""
-        events = self.resolved.events
-        if len(events) <= _SCANNED_MAX:
-            return any(ref.digest == digest for ref in events)
-        if self.digests is None:
-            self.digests = {ref.digest for ref in events}
-        return digest in self.digests
-
-
-class Closing(Struct, frozen=True, kw_only=True):
-    """A request whose evidence is to be judged now. `bound_hit`: closed early to keep within the bound."""
-
-    request_id: str
-    seen: tuple[Seen, ...]
-    bound_hit: bool = False
-
-
-class Reopening(Struct, frozen=True, kw_only=True):
-    """A closed request that got new records: its former records lie at `resolved.events`."""
-
-    request_id: str
-    resolved: Resolved
-    seen: tuple[Seen, ...]
-
-
 class Join:
     """The join of one partition index."""
 
     def __init__(self, config: JoinConfig) -> None:
         self._config = config
         self._needed = config.needed
-        self._open: dict[str, _Open] = {}
-        self._closed: dict[str, _Closed] = {}
+        self._open: dict[str, OpenRequest] = {}
+        self._closed: dict[str, ClosedRequest] = {}
         self._closed_order: deque[tuple[float, int, str]] = deque()
         self._forgotten_ts = float("-inf")
         self._timers: list[tuple[float, str]] = []
         self._ages: list[tuple[float, str]] = []
-        self._slices: list[list[_Slice]] = [[] for _ in Source]
-        self._closing: dict[str, tuple[_Open, bool]] = {}
+        self._runs: list[list[Run]] = [[] for _ in Source]
+        self._closing: dict[str, tuple[OpenRequest, bool]] = {}
         self._reopening: dict[str, dict[int, Seen]] = {}
         self.duplicates = [0 for _ in Source]
         self.late: list[Seen] = []
@@ -186,16 +93,22 @@ class Join:
     # -- records -----------------------------------------------------------------------------------------
 
     def add(
-        self, source: Source, first: int, records: Iterable[Seen], watermark: float, *, ceiling: float = float("inf")
+        self,
+        source: Source,
+        first: int,
+        records: Iterable[Seen],
+        watermark: float,
+        *,
+        ceiling: float = float("inf"),
     ) -> list[Seen]:
         """Take the records of a source read at once, from offset `first` on; return the strays among them.
 
         A stray is the first record seen of its request and not newer than what may have been forgotten: its request
         may have been judged. Pass it to `open` once the store says that it was not, else to `recall`.
         """
-        run = _Slice(first)
-        self._slices[source].append(run)
-        stray_until = max(watermark, self._forgotten_ts)
+        run = Run(first)
+        self._runs[source].append(run)
+        forgotten_ts = self._forgotten_ts
         strays: list[Seen] = []
         is_open = self._open.get
         for seen in records:
@@ -205,7 +118,7 @@ class Join:
                 if request_id in self._closing or request_id in self._closed:
                     self._add_to_closed(request_id, seen)
                     continue
-                if seen.event.ts < watermark or seen.event.ts <= stray_until:
+                if seen.event.ts < watermark or seen.event.ts <= forgotten_ts:
                     strays.append(seen)
                     continue
                 request = self._new(seen, watermark, ceiling)
@@ -246,23 +159,23 @@ class Join:
         """Note that requests with events up to `ts` may have been judged without our knowing."""
         self._forgotten_ts = max(self._forgotten_ts, ts)
 
-    def _run_of(self, seen: Seen) -> _Slice:
+    def _run_of(self, seen: Seen) -> Run:
         """The run of offsets that a record was read with."""
-        slices = self._slices[seen.source]
-        at = bisect_right(slices, seen.offset, key=lambda run: run.first)
+        runs = self._runs[seen.source]
+        at = bisect_right(runs, seen.offset, key=lambda run: run.first)
         if not at:
-            slices.insert(0, _Slice(seen.offset))
-            return slices[0]
-        return slices[at - 1]
+            runs.insert(0, Run(seen.offset))
+            return runs[0]
+        return runs[at - 1]
 
-    def _new(self, seen: Seen, watermark: float, ceiling: float) -> _Open:
+    def _new(self, seen: Seen, watermark: float, ceiling: float) -> OpenRequest:
         request_id = seen.event.request_id
-        request = self._open[request_id] = _Open(seen.event.ts, watermark)
+        request = self._open[request_id] = OpenRequest(seen.event.ts, watermark)
         self._set_deadline(request, request_id, ceiling)
         heapq.heappush(self._ages, (seen.event.ts, request_id))
         return request
 
-    def _set_deadline(self, request: _Open, request_id: str, ceiling: float) -> None:
+    def _set_deadline(self, request: OpenRequest, request_id: str, ceiling: float) -> None:
         deadline = max(min(request.first_ts, ceiling), request.floor) + self._config.join_timeout_s
         if deadline < request.deadline:
             request.deadline = deadline
@@ -283,10 +196,10 @@ class Join:
         self.late.append(seen)
         self._reopening.setdefault(request_id, new)[seen.digest] = seen
 
-    def _keep(self, request: _Open, seen: Seen, run: _Slice, ceiling: float) -> None:
+    def _keep(self, request: OpenRequest, seen: Seen, run: Run, ceiling: float) -> None:
         event = seen.event
         request.take(seen)
-        request.slices.append(run)
+        request.runs.append(run)
         run.open += 1
         if event.ts > request.last_ts:
             request.last_ts = event.ts
@@ -308,7 +221,7 @@ class Join:
             request.writes[event.side != "main"] += 1
         self._consider(request, event.request_id)
 
-    def _consider(self, request: _Open, request_id: str) -> None:
+    def _consider(self, request: OpenRequest, request_id: str) -> None:
         """Close the request if nothing more is to come, or set the time until which unannounced parts may come."""
         mask = request.mask
         if mask & _CANARY:
@@ -353,9 +266,9 @@ class Join:
         for request_id in list(self._open):
             self._close(request_id, self._open[request_id])
 
-    def _close(self, request_id: str, request: _Open, *, bound_hit: bool = False) -> None:
+    def _close(self, request_id: str, request: OpenRequest, *, bound_hit: bool = False) -> None:
         del self._open[request_id]
-        for run in request.slices:
+        for run in request.runs:
             run.open -= 1
         self._closing[request_id] = (request, bound_hit)
 
@@ -381,9 +294,9 @@ class Join:
         if len(self._ages) > most:
             self._ages = [(request.first_ts, request_id) for request_id, request in self._open.items()]
             heapq.heapify(self._ages)
-        for slices in self._slices:
-            if len(slices) > most:
-                slices[:] = [run for run in slices if run.open]
+        for runs in self._runs:
+            if len(runs) > most:
+                runs[:] = [run for run in runs if run.open]
 
     def _is_due(self, due: float, request_id: str) -> bool:
         request = self._open.get(request_id)
@@ -403,7 +316,9 @@ class Join:
         """Hand over the closed requests that got new records. Each must come back through `settle`."""
         reopening, self._reopening = self._reopening, {}
         return [
-            Reopening(request_id=request_id, resolved=self._closed[request_id].resolved, seen=tuple(seen.values()))
+            Reopening(
+                request_id=request_id, resolved=self._closed[request_id].resolved, seen=tuple(seen.values())
+            )
             for request_id, seen in reopening.items()
         ]
 
@@ -414,7 +329,7 @@ class Join:
         far enough behind the watermark for its records to be known as strays.
         """
         request_id = resolved.outcome.request_id
-        self._closed[request_id] = _Closed(resolved, n)
+        self._closed[request_id] = ClosedRequest(resolved, n)
         self._closed_order.append((closed_at, n, request_id))
 
     def take_counts(self) -> tuple[list[int], list[Seen]]:
@@ -449,10 +364,10 @@ class Join:
     def safe_offsets(self, positions: Sequence[int]) -> tuple[int, ...]:
         """For each source the offset below which no open request needs a record; `positions` are read next."""
         safe = []
-        for slices, position in zip(self._slices, positions, strict=True):
-            done = next((at for at, run in enumerate(slices) if run.open), len(slices))
-            del slices[:done]
-            safe.append(slices[0].first if slices else position)
+        for runs, position in zip(self._runs, positions, strict=True):
+            done = next((at for at, run in enumerate(runs) if run.open), len(runs))
+            del runs[:done]
+            safe.append(runs[0].first if runs else position)
         return tuple(safe)
 
     def keep_n(self, current: int) -> int:
@@ -478,9 +393,3 @@ class Join:
         """Return what was concluded of a closed request still held."""
         held = self._closed.get(request_id)
         return None if held is None else held.resolved
-
-
-def event_refs(seen: Iterable[Seen]) -> tuple[EventRef, ...]:
-    """The places of a request's records, in their total order."""
-    ordered = sorted(seen, key=lambda item: item.order)
-    return tuple(EventRef(int(item.source), item.offset, item.digest) for item in ordered)

@@ -8,17 +8,19 @@ what was read; "could not tell" never becomes "equal".
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
 
+from verifier.core.canonical import NotJson, canonical, parse
 from verifier.core.compare import compare_responses, compare_status
-from verifier.core.difference import NOTHING, Comparison, Difference
-from verifier.core.events import Edge, Response, Seen, Write, raw_bytes
+from verifier.core.difference import NOTHING, Change, Comparison, Difference
+from verifier.core.events import Response, Seen, Write, raw_bytes
+from verifier.core.evidence import Evidence
 from verifier.core.mapping import IdMapping
-from verifier.core.outcome import Claim, Claimant, Outcome, SideFacts, Verdict, WriteSet
+from verifier.core.outcome import Claim, Claimant, Outcome, Verdict, WriteSet
 from verifier.core.policy import Limits, Policy
 from verifier.core.reconcile import compare_writes
 from verifier.core.routes import Router
@@ -26,6 +28,10 @@ from verifier.core.routes import Router
 _SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
 _encode_sorted = msgspec.json.Encoder(order="deterministic").encode
 CLAIM_DATA_BYTES_MAX = 4096
+WRITE_ROWS_MAX = 200
+PENDING_BOUND = "pending_bound"
+NOISE_RULE = "noise:reference"
+_PLAIN_BRACKETS_MAX = 64
 
 
 class JudgeConfig(Struct, frozen=True, kw_only=True):
@@ -36,91 +42,32 @@ class JudgeConfig(Struct, frozen=True, kw_only=True):
     redact: frozenset[str] = frozenset(("authorization", "cookie", "set-cookie"))
 
 
-class _Evidence:
-    """A request's records sorted out by side: the first edge line and response of each, and all writes in order."""
-
-    __slots__ = ("edges", "gaps", "responses", "seen", "writes")
-
-    def __init__(self, seen: Iterable[Seen]) -> None:
-        self.seen = sorted(seen, key=lambda item: item.order)
-        self.edges: dict[str, Edge] = {}
-        self.responses: dict[str, Response] = {}
-        self.writes: dict[str, list[Write]] = {}
-        self.gaps: dict[str, str] = {}
-        for item in self.seen:
-            event = item.event
-            kind = type(event)
-            if kind is Response:
-                self._add_response(event)  # type: ignore[arg-type]
-            elif kind is Edge:
-                self._add_edge(event)  # type: ignore[arg-type]
-            else:
-                self.writes.setdefault(event.side, []).append(event)  # type: ignore[arg-type]
-        for writes in self.writes.values():
-            if len(writes) > 1 and all(write.seq is not None for write in writes):
-                writes.sort(key=lambda write: (write.seq, write.ts))
-
-    def _add_response(self, response: Response) -> None:
-        """A record that only owns up to a gap adds that to the response, whichever is first."""
-        known = self.responses.get(response.side)
-        if response.capture_gap:
-            self.gaps.setdefault(response.side, response.capture_gap)
-        if known is None or (known.capture_gap and not response.capture_gap):
-            self.responses[response.side] = response
-
-    def _add_edge(self, edge: Edge) -> None:
-        known = self.edges.get(edge.side)
-        if known is None or (edge.shed and not known.shed) or (known.sampled and not edge.sampled):
-            self.edges[edge.side] = edge
-
-    def has(self, side: str) -> bool:
-        return side in self.edges or side in self.responses or side in self.writes
-
-    def status(self, side: str) -> int | None:
-        response = self.responses.get(side)
-        if response is not None:
-            return response.status
-        edge = self.edges.get(side)
-        return None if edge is None else edge.upstream_status or edge.status
-
-    def facts(self, side: str) -> SideFacts:
-        edge, response = self.edges.get(side), self.responses.get(side)
-        latency = edge.upstream_time_s if edge is not None else None
-        if latency is None and response is not None and response.duration_ms is not None:
-            latency = response.duration_ms / 1000
-        return SideFacts(side, self.status(side), latency)
-
-    def first_of(self, name: str) -> Any:
-        """The first value of an optional field that any record gives, main's first."""
-        for wanted in (True, False):
-            for item in self.seen:
-                if (item.event.side == "main") is wanted and getattr(item.event, name, None) is not None:
-                    return getattr(item.event, name)
-        return None
-
-
 class Judge:
     """Judges requests under one policy, one set of routes and one configuration."""
 
-    def __init__(self, policy: Policy, router: Router, config: JudgeConfig, limits: Limits | None = None) -> None:
+    def __init__(
+        self, policy: Policy, router: Router, config: JudgeConfig, limits: Limits | None = None
+    ) -> None:
         self._policy = policy
         self._router = router
         self._config = config
         self._limits = limits or Limits()
         self._needed = [("edge", config.expect_edge), ("responses", config.expect_responses)]
 
-    def judge(self, request_id: str, seen: Sequence[Seen], *, bound_hit: bool = False) -> tuple[Outcome, list[Claim]]:
+    def judge(
+        self, request_id: str, seen: Sequence[Seen], *, bound_hit: bool = False
+    ) -> tuple[Outcome, list[Claim]]:
         """Conclude from all records of a request what is to be said of it, and which conflict keys it claims.
 
         `bound_hit` says that the request had to be closed early to keep within a bound: if it is not whole then, that
         is our doing and it is incomparable, not incomplete.
         """
-        evidence = _Evidence(seen)
+        evidence = Evidence(seen)
         method, route = self._route(evidence)
         shadow_side = "canary" if evidence.has("canary") else "shadow"
         verdict, reasons, missing, comparison = self._decide(evidence, route)
         if bound_hit and verdict is Verdict.INCOMPLETE:
-            verdict, reasons = Verdict.INCOMPARABLE, ("pending_bound", *reasons)
+            verdict, reasons = Verdict.INCOMPARABLE, (PENDING_BOUND, *reasons)
         sides = [name for name in ("main", shadow_side, "reference") if evidence.has(name)]
         key = evidence.first_of("idempotency_key")
         writes = None
@@ -146,7 +93,7 @@ class Judge:
     # -- the decision --------------------------------------------------------------------------------------
 
     def _decide(
-        self, evidence: _Evidence, route: str
+        self, evidence: Evidence, route: str
     ) -> tuple[Verdict, tuple[str, ...], tuple[str, ...], Comparison]:
         if evidence.has("canary"):
             return Verdict.INCOMPARABLE, ("served_by_canary",), (), NOTHING
@@ -164,7 +111,7 @@ class Judge:
             return Verdict.INCOMPARABLE, doubts, (), comparison
         return Verdict.MATCH, (), (), comparison
 
-    def _missing(self, evidence: _Evidence) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def _missing(self, evidence: Evidence) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Say which expected parts are absent, and which of them their capturing side owns up to have dropped."""
         missing: list[str] = []
         gaps: list[str] = []
@@ -182,29 +129,39 @@ class Judge:
                 missing.append(f"{side}.writes")
         return tuple(missing), tuple(gaps)
 
-    def _compare(self, evidence: _Evidence, route: str, gaps: tuple[str, ...]) -> Comparison:
+    def _compare(self, evidence: Evidence, route: str, gaps: tuple[str, ...]) -> Comparison:
         mapping = IdMapping()
         main, shadow = evidence.responses.get("main"), evidence.responses.get("shadow")
         parts: list[Comparison] = []
         if main is not None and shadow is not None:
-            answers = compare_responses(
-                main, shadow, route=route, policy=self._policy, limits=self._limits, mapping=mapping
-            )
-            parts.append(self._without_noise(answers, evidence, main, route))
+            answers = self._answers(main, shadow, route, mapping)
+            reference = evidence.responses.get("reference")
+            if reference is not None and answers.differences:
+                noise = self._answers(main, reference, route, IdMapping())
+                answers = _without_noise(answers, noise, structure=reference.status == main.status)
+            parts.append(answers)
         else:
             statuses = evidence.status("main"), evidence.status("shadow")
             if statuses[0] is not None and statuses[1] is not None:
                 parts.append(compare_status(statuses[0], statuses[1], route=route, policy=self._policy))
         if evidence.writes and not gaps and self._writes_are_whole(evidence):
-            writes = evidence.writes.get("main", ()), evidence.writes.get("shadow", ())
-            parts.append(
-                compare_writes(
-                    *writes, route=route, policy=self._policy, limits=self._limits, mapping=mapping
-                )
-            )
+            written = self._written(evidence, "shadow", route, mapping)
+            if "reference" in evidence.writes and written.differences:
+                noise = self._written(evidence, "reference", route, IdMapping())
+                written = _without_noise(written, noise, structure=False)
+            parts.append(written)
         return parts[0] if len(parts) == 1 else _joined(parts, self._limits.differences_max)
 
-    def _writes_are_whole(self, evidence: _Evidence) -> bool:
+    def _answers(self, main: Response, other: Response, route: str, mapping: IdMapping) -> Comparison:
+        return compare_responses(
+            main, other, route=route, policy=self._policy, limits=self._limits, mapping=mapping
+        )
+
+    def _written(self, evidence: Evidence, other: str, route: str, mapping: IdMapping) -> Comparison:
+        writes = evidence.writes.get("main", ()), evidence.writes.get(other, ())
+        return compare_writes(*writes, route=route, policy=self._policy, limits=self._limits, mapping=mapping)
+
+    def _writes_are_whole(self, evidence: Evidence) -> bool:
         """Writes are compared only if both sides may be taken to have told all of theirs."""
         for side in ("main", "shadow"):
             response = evidence.responses.get(side)
@@ -215,30 +172,12 @@ class Judge:
                 return False
         return True
 
-    def _without_noise(self, answers: Comparison, evidence: _Evidence, main: Response, route: str) -> Comparison:
-        """Set aside value differences in fields that differ between main and the second legacy instance, too."""
-        reference = evidence.responses.get("reference")
-        if reference is None or not answers.differences:
-            return answers
-        noise = compare_responses(
-            main, reference, route=route, policy=self._policy, limits=self._limits, mapping=IdMapping()
-        )
-        noisy = {(d.kind, d.field) for d in noise.differences if d.change == "value"}
-        kept: list[Difference] = []
-        ignored = list(answers.ignored)
-        for difference in answers.differences:
-            if difference.change == "value" and (difference.kind, difference.field) in noisy:
-                ignored.append(msgspec.structs.replace(difference, rule="noise:reference"))
-            else:
-                kept.append(difference)
-        return msgspec.structs.replace(answers, differences=tuple(kept), ignored=tuple(ignored))
-
     # -- what else is said ---------------------------------------------------------------------------------
 
-    def _route(self, evidence: _Evidence) -> tuple[str, str]:
+    def _route(self, evidence: Evidence) -> tuple[str, str]:
         for events in (evidence.responses, evidence.edges):
             for side in ("main", "canary", "shadow", "reference"):
-                event: Any = events.get(side)  # type: ignore[attr-defined]
+                event: Any = events.get(side)
                 if event is not None:
                     path = event.path if isinstance(event, Response) else event.uri
                     method = event.method.upper()
@@ -247,7 +186,7 @@ class Judge:
         method, _, path = operation.partition(" ")
         return method.upper(), self._router.route(method, path or "/", evidence.first_of("route"))
 
-    def _write_set(self, evidence: _Evidence, route: str, shadow_side: str) -> WriteSet:
+    def _write_set(self, evidence: Evidence, route: str, shadow_side: str) -> WriteSet:
         response = evidence.responses.get(shadow_side)
         return WriteSet(
             operation=evidence.first_of("operation") or route,
@@ -260,10 +199,11 @@ class Judge:
             error=None if response is None else response.error,
         )
 
-    def _rows(self, evidence: _Evidence, side: str) -> list[dict[str, Any]] | None:
+    def _rows(self, evidence: Evidence, side: str) -> list[dict[str, Any]] | None:
         if side not in evidence.responses and side not in evidence.writes:
             return None
-        return [
+        writes = evidence.writes.get(side, [])
+        rows = [
             {
                 "entity": write.entity,
                 "key": write.key,
@@ -271,8 +211,12 @@ class Judge:
                 "status": write.status,
                 "data": self._image(write),
             }
-            for write in evidence.writes.get(side, ())
+            for write in writes[:WRITE_ROWS_MAX]
         ]
+        if len(writes) > WRITE_ROWS_MAX:
+            more = f"{len(writes) - WRITE_ROWS_MAX} more rows"
+            rows.append({"entity": "$cut", "key": more, "op": "", "status": "", "data": None})
+        return rows
 
     def _image(self, write: Write) -> Any:
         """The row's image for storing: bounded, with the values of redacted fields replaced."""
@@ -282,34 +226,34 @@ class Judge:
         if len(raw) > self._limits.row_bytes:
             digest = hashlib.sha256(raw).hexdigest()
             return {"$cut": True, "bytes": len(raw), "sha256": digest}
-        return self._policy.redacted(raw) if self._policy.mentions_secret(raw) else Raw(raw)
+        if self._policy.mentions_secret(raw) or not _is_plain(raw):
+            return self._policy.redacted(raw)
+        return Raw(raw)
 
-    def _claims(self, evidence: _Evidence, route: str) -> list[Claim]:
+    def _claims(self, evidence: Evidence, route: str) -> list[Claim]:
         claims: list[Claim] = []
         for side in ("main", "canary", "shadow"):
             applied = [write for write in evidence.writes.get(side, ()) if write.status == "applied"]
             if not applied:
                 continue
-            key = self._idempotency_key(evidence, side)
-            if key is not None:
-                claimant = self._claimant(side, applied, evidence, route, with_key=False)
-                claims.append(Claim(scope="idempotency", key=f"{side}:{key}", claimant=claimant))
+            keys = evidence.idempotency_keys(side)
+            if keys:
+                claimant = self._claimant(side, applied, route, with_key=False)
+                claims += [Claim(scope="idempotency", key=f"{side}:{key}", claimant=claimant) for key in keys]
             rows: dict[tuple[str, str], list[Write]] = {}
             for write in applied:
                 rows.setdefault((write.entity, write.key), []).append(write)
             for (entity, row_key), writes in rows.items():
-                claimant = self._claimant(side, writes, evidence, route, with_key=True)
+                claimant = self._claimant(side, writes, route, with_key=True)
                 claims.append(Claim(scope="entity", key=f"{entity}/{row_key}", claimant=claimant))
         return claims
 
-    def _claimant(
-        self, side: str, writes: list[Write], evidence: _Evidence, route: str, *, with_key: bool
-    ) -> Claimant:
+    def _claimant(self, side: str, writes: list[Write], route: str, *, with_key: bool) -> Claimant:
         first = min(writes, key=lambda write: (write.ts, write.seq or 0))
-        images = [self._image(write) for write in writes]
+        images = [self._image(write) for write in writes[:WRITE_ROWS_MAX]]
         operation = first.operation or route
         content = [
-            (write.entity, write.key if with_key else None, write.op, _plain(write.data)) for write in writes
+            (write.entity, write.key if with_key else None, write.op, _content(write)) for write in writes
         ]
         digest = hashlib.blake2b(_encode_sorted([operation, content]), digest_size=8).digest()
         data = images[0] if len(images) == 1 else images
@@ -326,18 +270,43 @@ class Judge:
             digest=int.from_bytes(digest, "big"),
         )
 
-    def _idempotency_key(self, evidence: _Evidence, side: str) -> str | None:
-        candidates: list[Any] = [evidence.responses.get(side), evidence.edges.get(side)]
-        for event in [*candidates, *evidence.writes.get(side, ())]:
-            if event is not None and event.idempotency_key:
-                return str(event.idempotency_key)
-        edge = evidence.edges.get("main") or evidence.edges.get("canary")
-        return edge.idempotency_key if edge is not None else None
+
+def _content(write: Write) -> str | None:
+    """The row's image as canonical JSON: equal for equal rows however they are written down."""
+    raw = raw_bytes(write.data)
+    if raw is None:
+        return None
+    try:
+        return canonical(parse(raw)).decode()
+    except NotJson:
+        return raw.decode(errors="backslashreplace")
 
 
-def _plain(data: Any) -> Any:
-    raw = raw_bytes(data)
-    return None if raw is None else msgspec.json.decode(raw)
+def _is_plain(raw: bytes) -> bool:
+    """Whether every reader of JSON takes the text: no number that no double holds, no deep nesting."""
+    if raw.count(b"[") + raw.count(b"{") > _PLAIN_BRACKETS_MAX:
+        return False
+    try:
+        msgspec.json.decode(raw)
+    except msgspec.DecodeError:
+        return False
+    return True
+
+
+def _without_noise(found: Comparison, noise: Comparison, *, structure: bool) -> Comparison:
+    """Set aside what differs in the same way between main and the second legacy instance, too.
+
+    Without `structure` only values count: what that instance lacks may be lost by it, not noise.
+    """
+    noisy = {(d.kind, d.field, d.change) for d in noise.differences if structure or d.change == Change.VALUE}
+    kept: list[Difference] = []
+    ignored = list(found.ignored)
+    for each in found.differences:
+        if (each.kind, each.field, each.change) in noisy:
+            ignored.append(msgspec.structs.replace(each, rule=NOISE_RULE))
+        else:
+            kept.append(each)
+    return msgspec.structs.replace(found, differences=tuple(kept), ignored=tuple(ignored))
 
 
 def _joined(parts: Sequence[Comparison], differences_max: int) -> Comparison:

@@ -1,0 +1,113 @@
+"""What the join keeps of a request: its evidence while it is open, what was concluded of it once it is closed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec import Struct
+
+from verifier.core.events import Seen
+from verifier.core.outcome import EventRef, Resolved
+
+UNANNOUNCED = -1
+_SCANNED_MAX = 16  # records of a request among which a digest is looked for one by one; beyond, by a set
+
+
+class Run:
+    """A run of offsets read from one source at once, with the number of its records still needed."""
+
+    __slots__ = ("first", "open")
+
+    def __init__(self, first: int) -> None:
+        self.first = first
+        self.open = 0
+
+
+class OpenRequest:
+    """An open request. `announced` and `writes` are indexed 0 for main, 1 for the new system's side.
+
+    `floor` is the watermark at its opening: event time that had passed then does not count against it.
+    """
+
+    __slots__ = (
+        "announced",
+        "deadline",
+        "digests",
+        "first_ts",
+        "floor",
+        "last_ts",
+        "mask",
+        "runs",
+        "seen",
+        "settle_at",
+        "writes",
+    )
+
+    def __init__(self, ts: float, floor: float) -> None:
+        self.seen: list[Seen] = []
+        self.digests: set[int] | None = None
+        self.runs: list[Run] = []
+        self.mask = 0
+        self.first_ts = ts
+        self.last_ts = ts
+        self.floor = floor
+        self.deadline = float("inf")
+        self.settle_at = float("inf")
+        self.announced = [UNANNOUNCED, UNANNOUNCED]
+        self.writes = [0, 0]
+
+    def knows(self, digest: int) -> bool:
+        """Whether a record of this content has been read."""
+        if self.digests is not None:
+            return digest in self.digests
+        return any(known.digest == digest for known in self.seen)
+
+    def take(self, seen: Seen) -> None:
+        """Add a record to the evidence."""
+        self.seen.append(seen)
+        if self.digests is not None:
+            self.digests.add(seen.digest)
+        elif len(self.seen) > _SCANNED_MAX:
+            self.digests = {known.digest for known in self.seen}
+
+
+class ClosedRequest:
+    """A closed request, the number of the journal entry that says so, and what has come since."""
+
+    __slots__ = ("digests", "n", "resolved")
+
+    def __init__(self, resolved: Resolved, n: int) -> None:
+        self.resolved = resolved
+        self.n = n
+        self.digests: set[int] | None = None
+
+    def knows(self, digest: int) -> bool:
+        """Whether a record of this content was part of the evidence."""
+        events = self.resolved.events
+        if len(events) <= _SCANNED_MAX:
+            return any(ref.digest == digest for ref in events)
+        if self.digests is None:
+            self.digests = {ref.digest for ref in events}
+        return digest in self.digests
+
+
+class Closing(Struct, frozen=True, kw_only=True):
+    """A request whose evidence is to be judged now. `bound_hit`: closed early to keep within the bound."""
+
+    request_id: str
+    seen: tuple[Seen, ...]
+    bound_hit: bool = False
+
+
+class Reopening(Struct, frozen=True, kw_only=True):
+    """A closed request that got new records: its former records lie at `resolved.events`."""
+
+    request_id: str
+    resolved: Resolved
+    seen: tuple[Seen, ...]
+
+
+def event_refs(seen: Iterable[Seen]) -> tuple[EventRef, ...]:
+    """The places of a request's records, in their total order."""
+    ordered = sorted(seen, key=lambda item: item.order)
+    return tuple(EventRef(int(item.source), item.offset, item.digest) for item in ordered)
