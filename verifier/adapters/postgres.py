@@ -62,7 +62,7 @@ class PostgresStore(PostgresReads):
 
     @classmethod
     async def connect(cls, dsn: str, *, idempotency_ttl_s: float = 3600.0, connections_max: int = 4) -> Self:
-        """Open a pool of at most `connections_max` connections; broken ones are opened anew when needed."""
+        """Make a pool of at most `connections_max` connections; each is opened when it is first needed."""
         with postgres_errors():
             pool = await asyncpg.create_pool(
                 dsn,
