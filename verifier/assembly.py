@@ -126,6 +126,7 @@ class Service:
             tables=self.tables,
             records=self.reader,
             clock=self.clock,
+            probes={"redis": self.claims.ping},
         )
 
     # the instance attributes made above
@@ -169,6 +170,7 @@ class Service:
                 worker=self.name,
                 idempotency_ttl_s=settings.idempotency_ttl_s,
                 conflict_timeout_s=settings.conflict_timeout_s,
+                log_conflicts=settings.log_conflicts,
             ),
         )
 
@@ -211,7 +213,7 @@ class Service:
             self.metrics.set_verified_through(min(through))
         self.metrics.set_dependency_up("kafka", up=self.worker.kafka_up)
         self.metrics.set_dependency_up("postgres", up=not self.tables.waiting)
-        redis_down = any(worker.waiting_for == "redis" for worker in workers)
+        redis_down = "redis" in self.worker.down or any(worker.waiting_for == "redis" for worker in workers)
         self.metrics.set_dependency_up("redis", up=not redis_down)
         return self.metrics.render(accept)
 

@@ -11,25 +11,31 @@ from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
+import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import KafkaError
+from aiokafka.errors import ConsumerStoppedError, IllegalOperation, KafkaError, MessageSizeTooLargeError, ProducerClosed
 
 from verifier.core.errors import DependencyDown, VerifierError
 from verifier.core.events import Source
 from verifier.core.journal import Entry, decode_entry, encode_entry
 from verifier.stream.codec import Record
-from verifier.stream.ports import Message
+from verifier.stream.ports import EntryTooLarge, Message
 
 _T = TypeVar("_T")
 MESSAGE_BYTES_MAX = 32 * 1024 * 1024
 FETCH_BYTES_MAX = 8 * 1024 * 1024
 REQUEST_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 3.0
+ENTRY_BYTES_MAX = 30 * 1024 * 1024
+FAILURES_MAX = 3
+GAP_READ_MAX = 64
+_log = structlog.get_logger(__name__)
 
 
 async def _guarded(call: Awaitable[_T], what: str, timeout_s: float = REQUEST_TIMEOUT_S) -> _T:
     try:
         return await asyncio.wait_for(call, timeout_s)
-    except (KafkaError, TimeoutError, OSError) as error:
+    except (KafkaError, ConsumerStoppedError, IllegalOperation, TimeoutError, OSError) as error:
         raise DependencyDown("kafka", f"{what}: {type(error).__name__} {error}".rstrip()) from error
 
 
@@ -41,20 +47,35 @@ class KafkaWriter:
         self._journal_topic = journal_topic
         self._producer: AIOKafkaProducer | None = None
         self._lock = asyncio.Lock()
+        self._failures = 0
 
     async def append(self, entry: Entry) -> int:
-        """Append an entry to its partition's journal and return its offset. Raises `DependencyDown`."""
+        """Append an entry to its partition's journal and return its offset.
+
+        Raises `DependencyDown`, and `EntryTooLarge` where this client or the topic takes no record of that size.
+        """
+        encoded = encode_entry(entry)
+        if len(encoded) > ENTRY_BYTES_MAX:
+            raise EntryTooLarge(f"{len(encoded)} bytes, at most {ENTRY_BYTES_MAX}")
+        try:
+            return await self._counted(self._append(encoded, entry.partition))
+        except DependencyDown as down:
+            if isinstance(down.__cause__, MessageSizeTooLargeError):
+                raise EntryTooLarge(f"{len(encoded)} bytes, more than {self._journal_topic} takes") from down
+            raise
+
+    async def _append(self, encoded: bytes, partition: int) -> int:
         producer = await self._started()
-        future = await _guarded(
-            producer.send(self._journal_topic, encode_entry(entry), partition=entry.partition), "journal"
-        )
+        future = await _guarded(producer.send(self._journal_topic, encoded, partition=partition), "journal")
         done = await _guarded(future, "journal")
         return int(done.offset)
 
     async def publish(self, messages: Sequence[Message]) -> None:
         """Write all messages and wait until each is confirmed. Raises `DependencyDown`."""
-        if not messages:
-            return
+        if messages:
+            await self._counted(self._publish(messages))
+
+    async def _publish(self, messages: Sequence[Message]) -> None:
         producer = await self._started()
         futures = [
             await _guarded(
@@ -65,10 +86,23 @@ class KafkaWriter:
         await _guarded(asyncio.gather(*futures), "publishing")
 
     async def stop(self) -> None:
-        """Flush and close."""
+        """Flush and close; gives up after a few seconds, as what was not confirmed is done again."""
         if self._producer is not None:
             producer, self._producer = self._producer, None
-            await producer.stop()
+            await _stopped(producer)
+
+    async def _counted(self, call: Awaitable[_T]) -> _T:
+        """After some failures in a row, or a fatal one, the next call starts with a new producer."""
+        try:
+            result = await call
+        except DependencyDown as down:
+            self._failures += 1
+            if self._failures >= FAILURES_MAX or isinstance(down.__cause__, ProducerClosed):
+                self._failures = 0
+                await self.stop()
+            raise
+        self._failures = 0
+        return result
 
     async def _started(self) -> AIOKafkaProducer:
         async with self._lock:
@@ -84,8 +118,8 @@ class KafkaWriter:
                 )
                 try:
                     await _guarded(producer.start(), "connecting")
-                except DependencyDown:
-                    await producer.stop()
+                except BaseException:
+                    await _stopped(producer)
                     raise
                 self._producer = producer
             return self._producer
@@ -149,33 +183,42 @@ class KafkaReader:
     async def fetch_places(self, places: Sequence[tuple[str, int, int]]) -> list[Record | None]:
         """Return the records at (topic, partition, offset), in the order asked."""
         found: dict[tuple[str, int, int], Record] = {}
-        for topic, partition, offset in sorted(set(places)):
-            async for records in self._range(topic, partition, offset, offset + 1):
-                found.update({(topic, partition, record.offset): record for record in records})
+        wanted = sorted(set(places))
+        if wanted:
+            async with self._consumer() as consumer:
+                for topic, partition, first, end in _runs(wanted):
+                    async for records in self._range_of(consumer, topic, partition, first, end):
+                        found.update({(topic, partition, record.offset): record for record in records})
         return [found.get(place) for place in places]
 
     # -- mechanics -----------------------------------------------------------------------------------------
 
     async def _range(self, topic: str, partition: int, start: int, end: int) -> AsyncIterator[list[Any]]:
-        if start >= end:
-            return
-        tp = TopicPartition(topic, partition)
-        async with self._consumer() as consumer:
-            consumer.assign([tp])
-            first = (await _guarded(consumer.beginning_offsets([tp]), f"reading {topic}"))[tp]
-            consumer.seek(tp, max(start, first))
-            while await _guarded(consumer.position(tp), f"reading {topic}") < end:
-                batches = await _guarded(consumer.getmany(tp, timeout_ms=500), f"reading {topic}")
-                records = [record for record in batches.get(tp, ()) if record.offset < end]
-                if records:
+        if start < end:
+            async with self._consumer() as consumer:
+                async for records in self._range_of(consumer, topic, partition, start, end):
                     yield records
-                elif not batches:
-                    last = (await _guarded(consumer.end_offsets([tp]), f"reading {topic}"))[tp]
-                    if last < end:
-                        raise VerifierError(
-                            f"{topic}/{partition} ends at offset {last}, but {end} was expected: "
-                            "the topic has lost records or was made anew; see `verifier check`"
-                        )
+
+    async def _range_of(
+        self, consumer: AIOKafkaConsumer, topic: str, partition: int, start: int, end: int
+    ) -> AsyncIterator[list[Any]]:
+        tp, what = TopicPartition(topic, partition), f"reading {topic}"
+        if consumer.assignment() != {tp}:
+            consumer.assign([tp])
+        first = (await _guarded(consumer.beginning_offsets([tp]), what))[tp]
+        consumer.seek(tp, max(start, first))
+        while await _guarded(consumer.position(tp), what) < end:
+            batches = await _guarded(consumer.getmany(tp, timeout_ms=500), what)
+            records = [record for record in batches.get(tp, ()) if record.offset < end]
+            if records:
+                yield records
+            elif not batches:
+                last = (await _guarded(consumer.end_offsets([tp]), what))[tp]
+                if last < end:
+                    raise VerifierError(
+                        f"{topic}/{partition} ends at offset {last}, but {end} was expected: "
+                        "the topic has lost records or was made anew; see `verifier check`"
+                    )
 
     @asynccontextmanager
     async def _consumer(self) -> AsyncIterator[AIOKafkaConsumer]:
@@ -190,7 +233,7 @@ class KafkaReader:
             await _guarded(consumer.start(), "connecting")
             yield consumer
         finally:
-            await consumer.stop()
+            await _stopped(consumer)
 
     async def _offsets_consumer(self) -> AIOKafkaConsumer:
         async with self._lock:
@@ -198,8 +241,8 @@ class KafkaReader:
                 consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, enable_auto_commit=False)
                 try:
                     await _guarded(consumer.start(), "connecting")
-                except DependencyDown:
-                    await consumer.stop()
+                except BaseException:
+                    await _stopped(consumer)
                     raise
                 self._offsets = consumer
             return self._offsets
@@ -208,7 +251,26 @@ class KafkaReader:
         """Close."""
         if self._offsets is not None:
             consumer, self._offsets = self._offsets, None
-            await consumer.stop()
+            await _stopped(consumer)
+
+
+def _runs(places: Sequence[tuple[str, int, int]]) -> list[tuple[str, int, int, int]]:
+    """Join sorted places to (topic, partition, first, end) where they lie close enough to be read at once."""
+    runs: list[tuple[str, int, int, int]] = []
+    for topic, partition, offset in places:
+        if runs and runs[-1][:2] == (topic, partition) and offset - runs[-1][3] < GAP_READ_MAX:
+            runs[-1] = (*runs[-1][:3], offset + 1)
+        else:
+            runs.append((topic, partition, offset, offset + 1))
+    return runs
+
+
+async def _stopped(client: AIOKafkaProducer | AIOKafkaConsumer) -> None:
+    """Stop a client of a Kafka that may be away: what it cannot say goodbye to in time is left."""
+    try:
+        await asyncio.wait_for(client.stop(), STOP_TIMEOUT_S)
+    except (KafkaError, TimeoutError, OSError) as error:
+        _log.info("client_left", detail=f"{type(error).__name__} {error}".rstrip())
 
 
 class KafkaJournal:

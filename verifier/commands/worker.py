@@ -14,12 +14,14 @@ from verifier.adapters.topics import TopicsWrong, check_counts, partition_counts
 from verifier.assembly import Service
 from verifier.core.errors import DependencyDown
 from verifier.web.api import create_app
-from verifier.web.server import serve
+from verifier.web.server import WebServer, serve
 from verifier.web.waiting import waiting_app
 
 _log = structlog.get_logger(__name__)
 RETRY_S = 1.0
-STOP_WITHIN_S = 9.0
+STOP_WITHIN_S = 7.5
+CLOSE_WITHIN_S = 1.5
+WEB_GRACE_S = 3.0
 
 
 async def run_worker(settings: Settings) -> None:
@@ -41,20 +43,36 @@ async def run_worker(settings: Settings) -> None:
         return
     metrics = Metrics(routes_max=settings.routes_max, routes=settings.route_templates)
     service = Service(settings, partitions, store, metrics)
-    web = await serve(create_app(service.web_deps()), settings.http_host, settings.http_port)
+    app = create_app(service.web_deps())
+    web = await serve(app, settings.http_host, settings.http_port, stop_grace_s=WEB_GRACE_S)
     _log.info("listening", host=settings.http_host, port=settings.http_port)
     running = asyncio.create_task(service.worker.run())
     purging = asyncio.create_task(_purge(store, settings.retention_days))
     try:
         await asyncio.wait({running, asyncio.create_task(stop.wait())}, return_when=asyncio.FIRST_COMPLETED)
         _log.info("stopping")
-        service.worker.stop()
-        await asyncio.wait_for(running, STOP_WITHIN_S)
     finally:
+        service.worker.stop()
         purging.cancel()
-        await web.stop()
-        await service.close()
+        await _end(running, web)
+        try:
+            await asyncio.wait_for(service.close(), CLOSE_WITHIN_S)
+        except (TimeoutError, DependencyDown) as error:
+            _log.info("connections_left", detail=repr(error))
     _log.info("stopped")
+    if running.done() and not running.cancelled():
+        running.result()
+
+
+async def _end(running: asyncio.Task[None], web: WebServer) -> None:
+    """Wait for worker and server to end; what takes too long is left: the journal has all that counts."""
+    stopping = asyncio.create_task(web.stop())
+    _, late = await asyncio.wait({running, stopping}, timeout=STOP_WITHIN_S)
+    if late:
+        _log.warning("stop_cut_short", detail=f"not everything ended within {STOP_WITHIN_S} s")
+        for task in late:
+            task.cancel()
+        await asyncio.wait(late, timeout=0.5)
 
 
 async def _wait_for_topics(settings: Settings, stop: asyncio.Event) -> int | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections import Counter, defaultdict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,6 +19,7 @@ from verifier.stream.metrics_port import MetricsPort
 from verifier.stream.ports import Message
 
 _encode = msgspec.json.Encoder(decimal_format="number").encode
+CONFLICT_IDS_MAX = 65_536
 ORIGINAL_BYTES_MAX = 20 * 1024 * 1024
 
 
@@ -41,6 +42,7 @@ class Outputs:
         self._metrics = metrics
         self._on_entry = on_entry
         self._rejected: list[Message] = []
+        self._conflict_ids: OrderedDict[str, None] = OrderedDict()
 
     # -- records that could not be used ----------------------------------------------------------------------
 
@@ -128,9 +130,25 @@ class Outputs:
         if entry.resolved:
             self._observe_resolved(entry.resolved, now)
         if entry.conflicts:
-            metrics.add_conflicts(Counter((c.scope, c.kind) for c in entry.conflicts))
+            metrics.add_conflicts(self._new_conflicts(entry))
         if self._on_entry is not None:
             self._on_entry(entry)
+
+    def _new_conflicts(self, entry: Entry) -> Counter[tuple[str, str]]:
+        """Count the conflicts that a claim of this entry brought about, each once while its id is remembered."""
+        mine = {(claim.claimant.side, claim.claimant.request_id) for claim in entry.claims}
+        new: Counter[tuple[str, str]] = Counter()
+        for conflict in entry.conflicts:
+            if not any((c.side, c.request_id) in mine for c in (conflict.winner, conflict.loser)):
+                continue
+            if conflict.id in self._conflict_ids:
+                self._conflict_ids.move_to_end(conflict.id)
+                continue
+            self._conflict_ids[conflict.id] = None
+            if len(self._conflict_ids) > CONFLICT_IDS_MAX:
+                self._conflict_ids.popitem(last=False)
+            new[conflict.scope, conflict.kind] += 1
+        return new
 
     def _observe_resolved(self, resolved: Sequence[Resolved], now: float) -> None:
         requests: Counter[tuple[str, str]] = Counter()

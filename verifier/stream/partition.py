@@ -8,7 +8,6 @@ does not have yet is read again; what it has is never counted twice.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from typing import TypeVar
 
@@ -18,15 +17,28 @@ from msgspec.structs import replace
 
 from verifier.core.conflict_scan import scan
 from verifier.core.engine import Engine, Findings, Slice
-from verifier.core.errors import DependencyDown
-from verifier.core.events import Seen, Source
-from verifier.core.join import Reopening
+from verifier.core.errors import DependencyDown, VerifierError
+from verifier.core.events import Rejection, Seen, Source
 from verifier.core.journal import Entry, valid_entries
-from verifier.core.outcome import Claim, Conflict, Resolved
+from verifier.core.outcome import Claim
 from verifier.core.watermark import NEVER
+from verifier.stream.entries import halved, laid_bare
+from verifier.stream.evidence import Evidence
+from verifier.stream.care import Care
 from verifier.stream.codec import Codec, Record
 from verifier.stream.outputs import Outputs
-from verifier.stream.ports import ClaimsStore, Clock, Fenced, Journal, Publisher, Records, Status, Tables
+from verifier.stream.ports import (
+    ClaimsStore,
+    Clock,
+    EntryTooLarge,
+    Fenced,
+    Journal,
+    Publisher,
+    Records,
+    Status,
+    Tables,
+)
+from verifier.stream.recovery import read_chain
 
 _T = TypeVar("_T")
 _log = structlog.get_logger(__name__)
@@ -44,7 +56,11 @@ class Ports(Struct, frozen=True, kw_only=True):
 
 
 class PartitionConfig(Struct, frozen=True, kw_only=True):
-    """Pace and bounds of a partition worker. `inbox_max` counts fetch batches, `retry_s` is the pause between tries."""
+    """Pace and bounds of a partition worker.
+
+    `inbox_max` counts fetch batches, `retry_s` is the pause between tries. A record's event time is believed up to
+    `clock_skew_max_s` beyond our clock.
+    """
 
     worker: str
     tick_s: float = 0.1
@@ -52,6 +68,8 @@ class PartitionConfig(Struct, frozen=True, kw_only=True):
     retry_s: float = 0.5
     idempotency_ttl_s: float = 3600.0
     conflict_timeout_s: float = 30.0
+    clock_skew_max_s: float = 60.0
+    log_conflicts: bool = False
 
 
 class Incoming(Struct, frozen=True):
@@ -87,10 +105,13 @@ class PartitionWorker:
         self._epoch = ""
         self._recheck: list[Claim] = []
         self._safe: tuple[int, ...] = ()
-        self._keeps: deque[tuple[int, int]] = deque()
         self._ends: tuple[float, Sequence[int]] | None = None
+        self._positions_at_ends: Sequence[int] = ()
+        self._care = Care()
+        self._evidence = Evidence(partition, codec, ports, self._until_up)
         self.recovered = False
         self.waiting_for: str | None = None
+        self.blocked: str | None = None
 
     # -- for the application -------------------------------------------------------------------------------
 
@@ -100,7 +121,12 @@ class PartitionWorker:
 
     def note_ends(self, ends: Sequence[int]) -> None:
         """Note the next offset to be written in every source, as the broker has just said."""
+        before, self._positions_at_ends = self._positions_at_ends, tuple(self._engine.positions)
         self._ends = (self._ports.clock.monotonic(), ends)
+        cut = [s.name.lower() for s, at, end in zip(Source, before, ends, strict=False) if self.recovered and end < at]
+        if cut and self.blocked is None:
+            self.blocked = f"{', '.join(cut)} ends before what was read of it: the topic was made anew or lost records"
+            _log.error("topic_went_back", partition=self.partition, sources=cut, detail=self.blocked)
 
     def committable(self, source: Source) -> int | None:
         """The offset below which nothing of a source is needed any more, once that is journaled."""
@@ -127,15 +153,48 @@ class PartitionWorker:
         return self._engine.verified_through
 
     async def run(self) -> None:
-        """Recover, then work for ever. Being fenced means to recover again."""
+        """Recover, then work for ever. Whatever goes wrong, the journal says where to take up again."""
+        first = True
         while True:
             try:
                 await self._recover()
+                if not first:
+                    await self._catch_up()
+                first = False
                 while True:
                     await self._step(await self._take())
             except Fenced as fenced:
                 _log.warning("partition_fenced", partition=self.partition, detail=str(fenced))
-                self.recovered = False
+            except DependencyDown as down:
+                await self._wait_for(down)
+            except VerifierError as error:
+                self._block(str(error))
+                await self._ports.clock.sleep(self._config.retry_s)
+            except Exception as error:
+                _log.exception("partition_failed", partition=self.partition, batch=self._care.describe())
+                self._block(f"failed: {type(error).__name__}; the log has the details")
+                self._care.failed()
+                await self._ports.clock.sleep(self._config.retry_s * 2 ** min(self._care.failures, 4))
+            self.recovered, first = False, False
+
+    def _block(self, reason: str) -> None:
+        if self.blocked != reason:
+            _log.error("partition_blocked", partition=self.partition, detail=reason)
+        self.blocked = reason
+
+    async def _catch_up(self) -> None:
+        """Read what had been handed over before the worker had to recover: the consumer does not hand it over again."""
+        ends = (await self._until_up(lambda: self._ports.records.ends([self.partition])))[self.partition]
+        for source in Source:
+            position = self._engine.positions[source]
+            async for records in self._ports.records.read(source, self.partition, position, ends[source]):
+                at = 0
+                while at < len(records):
+                    chunk = records[at : at + self._care.records_max]
+                    self._care.begin(source, chunk)
+                    await self._step([Incoming(source, chunk)])
+                    self._care.passed()
+                    at += len(chunk)
 
     async def replay(self, steps: AsyncIterable[Sequence[Incoming]]) -> None:
         """Recover, work through a bounded input step by step, then close everything: the end of a window of the past.
@@ -169,11 +228,11 @@ class PartitionWorker:
         self._engine.advance(self._ports.clock.monotonic(), self._at_end())
         await self._ask_for_strays()
         await self._rejudge()
+        await self._join_resurfaced()
         findings = self._engine.conclude()
         if not findings.empty or self._recheck:
             await self._persist(findings)
-        else:
-            self._tables_status()
+        self._tables_status()
         self._raw.clear()
 
     def _tables_status(self) -> None:
@@ -201,14 +260,30 @@ class PartitionWorker:
 
     def _feed_records(self, source: Source, records: Sequence[Record]) -> None:
         start, end = self._engine.positions[source], records[-1].offset + 1
-        seen, rejections = self._codec.decode(source, self.partition, records, self._engine.known)
+        seen, rejections = self._decode(source, records)
         if rejections:
             by_offset = {record.offset: record for record in records}
             for rejection in rejections:
                 self._outputs.reject(self.partition, by_offset[rejection.offset], rejection)
         self._raw.update(((source, record.offset), record) for record in records)
         batch = Slice(source=source, start=start, end=end, seen=seen, rejections=rejections)
-        self._engine.feed(batch, self._ports.clock.monotonic())
+        clock = self._ports.clock
+        self._engine.feed(batch, clock.monotonic(), ceiling=clock.now() + self._config.clock_skew_max_s)
+
+    def _decode(self, source: Source, records: Sequence[Record]) -> tuple[list[Seen], list[Rejection]]:
+        """Decode, without the records that are known to make us fail."""
+        aside = self._care.aside
+        if not aside:
+            return self._codec.decode(source, self.partition, records, self._engine.known)
+        good = [record for record in records if (source, record.offset) not in aside]
+        seen, rejections = self._codec.decode(source, self.partition, good, self._engine.known)
+        detail = "a mistake of the verifier's: it cannot work with this record; please report it with the log"
+        rejections += [
+            Rejection(source=source, offset=record.offset, reason="internal_error", detail=detail)
+            for record in records
+            if (source, record.offset) in aside
+        ]
+        return seen, sorted(rejections, key=lambda rejection: rejection.offset)
 
     def _at_end(self) -> list[bool]:
         if self._ends is None or self._ports.clock.monotonic() - self._ends[0] > 5.0:
@@ -225,54 +300,38 @@ class PartitionWorker:
         found = await self._until_up(lambda: self._ports.tables.lookup(request_ids))
         for stray in strays:
             offset = found.get(stray.event.request_id)
-            resolved = None if offset is None else await self._resolved_at(stray.event.request_id, offset)
+            resolved = None if offset is None else await self._evidence.resolved_at(stray.event.request_id, offset)
             if resolved is None:
                 self._engine.open(stray)
             else:
                 self._engine.recall(resolved, stray)
 
-    async def _resolved_at(self, request_id: str, journal_offset: int) -> Resolved | None:
-        entries = await self._until_up(
-            lambda: self._ports.journal.read(self.partition, journal_offset, journal_offset + 1)
-        )
-        for _, entry in entries:
-            for resolved in entry.resolved:
-                if resolved.outcome.request_id == request_id:
-                    return resolved
-        return None
-
     async def _rejudge(self) -> None:
         for reopening in self._engine.take_reopenings():
-            former = await self._former_records(reopening)
+            former = await self._evidence.records(reopening.resolved.events)
             self._engine.rejudge(reopening, former)
 
-    async def _former_records(self, reopening: Reopening) -> list[Seen] | None:
-        refs = [(Source(ref.source), ref.offset) for ref in reopening.resolved.events]
-        records = await self._until_up(lambda: self._ports.records.fetch(self.partition, refs))
-        former: list[Seen] = []
-        for (source, _), record in zip(refs, records, strict=True):
-            if record is None:
-                return None
-            seen, _ = self._codec.decode(source, self.partition, [record])
-            former += seen
-        return former
+    async def _join_resurfaced(self) -> None:
+        """Judge requests again that got a second first verdict because the first was forgotten: with all records."""
+        request_ids = self._ports.tables.take_resurfaced(self.partition)
+        if not request_ids:
+            return
+        histories = await self._until_up(lambda: self._ports.tables.histories(self.partition, request_ids))
+        for request_id, offsets in histories.items():
+            reopening, former = await self._evidence.of_history(request_id, offsets)
+            if reopening is not None:
+                self._engine.rejudge(reopening, former)
 
     # -- persisting ----------------------------------------------------------------------------------------
 
     async def _persist(self, findings: Findings) -> None:
         config = self._config
+        for failure in findings.failures:
+            _log.error("judge_failed", request_id=failure.request_id, error=failure.error, place=failure.place)
         claims = [*self._recheck, *findings.claims]
         self._recheck = []
-        conflicts: list[Conflict] = []
-        retracted: list[str] = []
-        if claims:
-            result = await self._until_up(lambda: self._ports.claims.apply(claims))
-            await self._note_epoch(result.epoch)
-            sets = [(s.scope, s.key, s.version, s.claimants) for s in result.contested]
-            conflicts, retracted = scan(
-                sets, claims, ttl_s=config.idempotency_ttl_s, conflict_timeout_s=config.conflict_timeout_s
-            )
-        if findings.empty and not conflicts and not retracted:
+        entry = await self._with_conflicts(Entry(partition=self.partition, n=-1, worker="", at=0.0), claims)
+        if findings.empty and not entry.conflicts and not entry.retracted:
             return
         for late in findings.late:
             record = self._raw.get((late.source, late.offset))
@@ -281,6 +340,7 @@ class PartitionWorker:
         rejected = self._outputs.take_rejected()
         if rejected:
             await self._until_up(lambda: self._ports.publisher.publish(rejected))
+        found = entry
         entry = self._engine.entry(
             findings,
             worker=config.worker,
@@ -288,11 +348,66 @@ class PartitionWorker:
             published_n=self._engine.n,
             epoch=self._epoch,
         )
-        entry = replace(entry, conflicts=tuple(conflicts), retracted=tuple(retracted))
-        offset = await self._append(entry)
-        self._engine.journaled(entry)
-        await self._derive(offset, entry)
+        entry = replace(
+            entry,
+            conflicts=found.conflicts,
+            retracted=found.retracted,
+            retracted_versions=found.retracted_versions,
+        )
+        await self._journal(entry)
+        if config.log_conflicts:
+            for conflict in entry.conflicts:
+                _log.info(
+                    "conflict", scope=conflict.scope, kind=conflict.kind, key=conflict.key,
+                    winner=conflict.winner.request_id, loser=conflict.loser.request_id,
+                )  # fmt: skip
         await self._check_versions(entry, claims)
+
+    async def _with_conflicts(self, entry: Entry, claims: Sequence[Claim]) -> Entry:
+        """Merge claims in, and note in the entry which conflicts that brings about or takes back."""
+        if not claims:
+            return entry
+        config = self._config
+        result = await self._until_up(lambda: self._ports.claims.apply(claims))
+        await self._note_epoch(result.epoch)
+        conflicts, retracted, versions = [], [], []
+        touched = {(claim.scope, claim.key) for claim in claims}
+        by_place: dict[tuple[str, str], list[Claim]] = {}
+        contested = {(s.scope, s.key) for s in result.contested} & touched
+        for claim in claims:
+            if (claim.scope, claim.key) in contested:
+                by_place.setdefault((claim.scope, claim.key), []).append(claim)
+        for found in result.contested:
+            one = (found.scope, found.key, found.version, found.claimants)
+            made, gone = scan(
+                [one],
+                by_place.get((found.scope, found.key), ()),
+                ttl_s=config.idempotency_ttl_s,
+                conflict_timeout_s=config.conflict_timeout_s,
+            )
+            conflicts += made
+            retracted += gone
+            versions += [found.version] * len(gone)
+        return replace(
+            entry, conflicts=tuple(conflicts), retracted=tuple(retracted), retracted_versions=tuple(versions)
+        )
+
+    async def _journal(self, entry: Entry) -> None:
+        """Journal an entry and derive everything from it; one beyond what the journal takes goes in several parts.
+
+        All parts but the last say that nothing more is safe than before, so a crash between them reads the rest again.
+        """
+        parts = [entry]
+        while parts:
+            part = replace(parts.pop(), n=self._engine.n + 1)
+            try:
+                offset = await self._append(part)
+            except EntryTooLarge as error:
+                _log.warning("entry_too_large", partition=self.partition, requests=len(part.resolved), detail=str(error))
+                parts += reversed(halved(part, safe=self._safe)) if len(part.resolved) > 1 else [laid_bare(part)]
+                continue
+            self._engine.journaled(part)
+            await self._derive(offset, part)
 
     async def _append(self, entry: Entry) -> int:
         """Append to the journal, and make sure that ours is the entry with this number."""
@@ -355,29 +470,28 @@ class PartitionWorker:
         self._engine = self._make_engine(self.partition)
         self._raw.clear()
         self._recheck = []
+        self._positions_at_ends = ()
+        self._outputs.take_rejected()
         ports, partition = self._ports, self.partition
-        first, end = await self._until_up(lambda: ports.journal.tail(partition))
         position = await self._until_up(lambda: ports.tables.position(partition))
-        start = max(first, min(position.keep_offset, end)) if position is not None else first
-        entries = await self._until_up(lambda: ports.journal.read(partition, start, end))
-        self._journal_end = end
-        chain = list(valid_entries(entries, after_n=entries[0][1].n - 1)) if entries else []
-        if position is not None:
-            chain = self._chain_through(entries, position.n, position.journal_offset) or chain
-        if not chain:
+
+        async def take(offset: int, entry: Entry, lacking: bool) -> None:
+            self._outputs.refold(entry)
+            if lacking:
+                await ports.tables.put(partition, offset, entry)
+
+        chain = await self._until_up(lambda: read_chain(ports.journal, partition, position, take))
+        self._journal_end = chain.end
+        last = chain.last
+        if last is None:
             self._engine.positions = list(await self._until_up(lambda: ports.records.beginnings(partition)))
-            self.recovered = True
+            self._safe = tuple(self._engine.positions)
+            self.recovered, self.blocked = True, None
             return
-        _, last = chain[-1]
         self._engine.restore(
-            last, [(entry.n, resolved) for _, entry in chain if entry.n >= last.keep_n for resolved in entry.resolved]
+            last, [(e.n, resolved) for _, e in chain.entries if e.n >= last.keep_n for resolved in e.resolved]
         )
         self._epoch = last.epoch
-        applied = -1 if position is None else position.n
-        for offset, entry in chain:
-            self._outputs.refold(entry)
-            if entry.n > applied:
-                await ports.tables.put(partition, offset, entry)
         await self._until_up(lambda: ports.publisher.publish(self._outputs.messages(last)))
         for source in Source:
             async for records in ports.records.read(source, partition, last.safe[source], last.positions[source]):
@@ -385,24 +499,8 @@ class PartitionWorker:
                 batch = Slice(source=source, start=records[0].offset, end=records[-1].offset + 1, seen=seen)
                 self._engine.refeed(batch)
         self._safe = last.safe
-        self.recovered = True
+        self.recovered, self.blocked = True, None
         _log.info("partition_recovered", partition=partition, entry=last.n, pending=self.pending)
-
-    @staticmethod
-    def _chain_through(
-        entries: Sequence[tuple[int, Entry]], n: int, journal_offset: int
-    ) -> list[tuple[int, Entry]]:
-        """The valid entries around the one that the tables know to be valid: entry `n` at `journal_offset`."""
-        before: list[tuple[int, Entry]] = []
-        expected = n
-        for offset, entry in reversed([pair for pair in entries if pair[0] <= journal_offset]):
-            if entry.n == expected:
-                before.append((offset, entry))
-                expected -= 1
-        if not before:
-            return []
-        after = valid_entries([pair for pair in entries if pair[0] > journal_offset], after_n=n)
-        return [*reversed(before), *after]
 
     async def _until_up(self, call: Callable[[], Awaitable[_T]]) -> _T:
         """Repeat a call until the server it needs answers. Nothing is decided and nothing acked meanwhile."""
@@ -410,12 +508,15 @@ class PartitionWorker:
             try:
                 result = await call()
             except DependencyDown as down:
-                if self.waiting_for != down.dependency:
-                    _log.warning("waiting", dependency=down.dependency, detail=down.detail, partition=self.partition)
-                self.waiting_for = down.dependency
-                await self._ports.clock.sleep(self._config.retry_s)
+                await self._wait_for(down)
             else:
                 if self.waiting_for is not None:
                     _log.info("going_on", dependency=self.waiting_for, partition=self.partition)
                     self.waiting_for = None
                 return result
+
+    async def _wait_for(self, down: DependencyDown) -> None:
+        if self.waiting_for != down.dependency:
+            _log.warning("waiting", dependency=down.dependency, detail=down.detail, partition=self.partition)
+        self.waiting_for = down.dependency
+        await self._ports.clock.sleep(self._config.retry_s)

@@ -17,6 +17,10 @@ class Fenced(Exception):
     """Another worker has written to this partition's journal: its owner is no longer us, or never was alone."""
 
 
+class EntryTooLarge(Exception):
+    """The journal does not take an entry of this size: it is to be given in parts."""
+
+
 class Message(Struct, frozen=True, kw_only=True):
     """A record to publish. `value` None is a tombstone; `partition` None leaves the choice to the key."""
 
@@ -30,7 +34,7 @@ class Journal(Protocol):
     """The journal topic. Every call may raise `DependencyDown`."""
 
     async def append(self, entry: Entry) -> int:
-        """Write an entry, wait until it is safe, and return its offset."""
+        """Write an entry, wait until it is safe, and return its offset. Raises `EntryTooLarge`."""
         ...
 
     async def read(self, partition: int, start: int, end: int | None = None) -> list[tuple[int, Entry]]:
@@ -166,6 +170,14 @@ class Tables(Protocol):
 
     async def lookup(self, request_ids: Sequence[str]) -> Mapping[str, int]:
         """Return the newest journal offset of the requests that have a verdict, written or on its way."""
+        ...
+
+    async def histories(self, partition: int, request_ids: Sequence[str]) -> Mapping[str, Sequence[int]]:
+        """Return the journal offsets of all verdicts of the partition's requests, oldest first."""
+        ...
+
+    def take_resurfaced(self, partition: int) -> list[str]:
+        """Hand over the requests of the partition that turned out to have had a verdict before their first."""
         ...
 
     def note_status(self, partition: int, status: Status) -> None:

@@ -12,12 +12,15 @@ from collections.abc import Mapping, Sequence
 
 import structlog
 
-from verifier.core.errors import DependencyDown, StaleApply
+from verifier.core.errors import DependencyDown, StaleApply, VerifierError
 from verifier.core.journal import Entry, valid_entries
 from verifier.stream.ports import Clock, Journal, Position, Status, Store
 
 _log = structlog.get_logger(__name__)
 GROUP_REQUESTS_MAX = 20_000
+CATCH_UP_ENTRIES = 200
+RESURFACED_MAX = 10_000
+STATUS_EVERY_S = 1.0
 
 
 class TablesWriter:
@@ -33,10 +36,12 @@ class TablesWriter:
         self._retry_s = retry_s
         self._queues: defaultdict[int, deque[tuple[int, Entry]]] = defaultdict(deque)
         self._statuses: dict[int, Status] = {}
-        self._told: dict[int, Status] = {}
+        self._told: dict[int, tuple[float, Status]] = {}
+        self._resurfaced: defaultdict[int, dict[str, None]] = defaultdict(dict)
         self._changed = asyncio.Event()
         self._room = asyncio.Condition()
         self.waiting = False
+        self.blocked: str | None = None
 
     # -- for the partition workers ---------------------------------------------------------------------------
 
@@ -68,16 +73,40 @@ class TablesWriter:
         return found
 
     def note_status(self, partition: int, status: Status) -> None:
-        """Note where a partition stands; written with the next round, if it changed."""
+        """Note where a partition stands; written with the next round if it changed, at most once a second."""
         self._statuses[partition] = status
-        if self._told.get(partition) != status:
+        if self._is_news(partition, status):
             self._changed.set()
+
+    def _is_news(self, partition: int, status: Status) -> bool:
+        at, told = self._told.get(partition, (0.0, None))
+        if told is None or (told.pending, told.lag) != (status.pending, status.lag):
+            return True
+        return told != status and self._clock.monotonic() - at >= STATUS_EVERY_S
+
+    async def histories(self, partition: int, request_ids: Sequence[str]) -> Mapping[str, Sequence[int]]:
+        """Return the journal offsets of all verdicts of the partition's requests, oldest first."""
+        rows = await self._store.lookups(request_ids)
+        return {request_id: row.journal_offsets for request_id, row in rows.items() if row.partition == partition}
+
+    def take_resurfaced(self, partition: int) -> list[str]:
+        """Hand over the requests of the partition that turned out to have had a verdict before their first."""
+        return list(self._resurfaced.pop(partition, ()))
+
+    def _note_resurfaced(self, partition: int, request_ids: Sequence[str]) -> None:
+        noted = self._resurfaced[partition]
+        for request_id in request_ids:
+            if len(noted) >= RESURFACED_MAX:
+                _log.warning("resurfaced_not_judged_again", partition=partition, requests=len(request_ids))
+                return
+            noted[request_id] = None
 
     def forget(self, partition: int) -> None:
         """Drop what is queued for a partition that is ours no more."""
         self._queues.pop(partition, None)
         self._statuses.pop(partition, None)
         self._told.pop(partition, None)
+        self._resurfaced.pop(partition, None)
 
     @property
     def queued(self) -> int:
@@ -87,11 +116,18 @@ class TablesWriter:
     # -- the task --------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Write for ever."""
+        """Write for ever. What cannot be written stays queued, and `blocked` says why."""
         while True:
             await self._changed.wait()
             self._changed.clear()
-            await self.write_all()
+            try:
+                await self.write_all()
+            except VerifierError as error:
+                await self._block(str(error))
+            except Exception as error:
+                if self.blocked is None:
+                    _log.exception("tables_failed")
+                await self._block(f"failed: {type(error).__name__}; the log has the details")
 
     async def drain(self, timeout_s: float) -> None:
         """Wait until everything queued is written, at most `timeout_s` seconds: the journal has the rest."""
@@ -108,7 +144,7 @@ class TablesWriter:
             while self._queues.get(partition):
                 await self._write(partition)
         for partition, status in list(self._statuses.items()):
-            if self._told.get(partition) != status:
+            if self._is_news(partition, status):
                 await self._tell(partition, status)
 
     async def _tell(self, partition: int, status: Status) -> None:
@@ -120,7 +156,8 @@ class TablesWriter:
                 watermark=status.watermark,
                 verified_through=status.verified_through,
             )
-            self._told[partition] = status
+            self._told[partition] = self._clock.monotonic(), status
+            self._answered()
         except DependencyDown as down:
             await self._wait(down)
             self._changed.set()
@@ -136,14 +173,16 @@ class TablesWriter:
             requests += len(entry.resolved)
         status = self._statuses.get(partition)
         try:
-            await self._store.apply(partition, group, lag=status.lag if status else 0)
+            resurfaced = await self._store.apply(partition, group, lag=status.lag if status else 0)
         except DependencyDown as down:
             await self._wait(down)
             return
         except StaleApply as stale:
             await self._catch_up(partition, stale)
             return
-        self.waiting = False
+        self._answered()
+        if resurfaced:
+            self._note_resurfaced(partition, resurfaced)
         await self._done(partition, group[-1][1].n)
 
     async def _catch_up(self, partition: int, stale: StaleApply) -> None:
@@ -156,16 +195,21 @@ class TablesWriter:
         try:
             position = await self._store.position(partition)
             start, after_n = (position.journal_offset + 1, position.n) if position else (0, -1)
-            entries = await self._journal.read(partition, start, queue[0][0] if queue else None)
+            end = queue[0][0] if queue else (await self._journal.tail(partition))[1]
+            entries = await self._journal.read(partition, start, min(end, start + CATCH_UP_ENTRIES))
             missing = list(valid_entries(entries, after_n=after_n))
+            if missing:
+                self._note_resurfaced(partition, await self._store.apply(partition, missing))
         except DependencyDown as down:
             await self._wait(down)
             return
-        if missing:
-            await self._store.apply(partition, missing)
-        elif queue:
-            _log.error("tables_cannot_catch_up", partition=partition, at=after_n, next=queue[0][1].n)
-            await self._clock.sleep(self._retry_s)
+        except StaleApply:
+            return
+        if not missing and queue:
+            await self._block(
+                f"the tables stand at entry {after_n} of partition {partition}, the next at hand is {queue[0][1].n}, and "
+                "the journal has none between"
+            )
 
     async def _done(self, partition: int, n: int) -> None:
         queue = self._queues.get(partition)
@@ -178,5 +222,18 @@ class TablesWriter:
         if not self.waiting:
             _log.warning("waiting", dependency=down.dependency, detail=down.detail, queued=self.queued)
         self.waiting = True
+        await self._clock.sleep(self._retry_s)
+        self._changed.set()
+
+    def _answered(self) -> None:
+        if self.waiting or self.blocked is not None:
+            _log.info("going_on", dependency="postgres", queued=self.queued)
+        self.waiting, self.blocked = False, None
+
+    async def _block(self, reason: str) -> None:
+        """Say what keeps the tables from being written, once, and try again a little later."""
+        if self.blocked != reason:
+            _log.error("tables_blocked", detail=reason, queued=self.queued)
+        self.blocked = reason
         await self._clock.sleep(self._retry_s)
         self._changed.set()

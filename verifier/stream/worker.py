@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import faust
 import structlog
@@ -19,16 +19,24 @@ from verifier.stream.partition import PartitionWorker
 from verifier.stream.ports import Clock, Records
 from verifier.stream.tables import TablesWriter
 
+_NAMES = {"kafka": "Kafka", "postgres": "PostgreSQL", "redis": "Redis"}
 _log = structlog.get_logger(__name__)
 
 
 class WorkerConfig(Struct, frozen=True, kw_only=True):
-    """Pace of a worker. `ends_every_s`: how often the ends of the topics are asked for."""
+    """Pace of a worker.
+
+    `ends_every_s`: how often the ends of the topics are asked for. `probe_every_s`: how often servers that may have
+    nothing to do at the moment are asked for a sign of life. `drain_s`: how long a stop waits for the tables.
+    """
 
     app: AppConfig
     ends_every_s: float = 0.5
     restart_s: float = 1.0
     lag_ready_max: int = 100_000
+    probe_every_s: float = 2.0
+    drain_s: float = 2.0
+    app_stop_s: float = 5.0
 
 
 class Worker:
@@ -42,7 +50,9 @@ class Worker:
         tables: TablesWriter,
         records: Records,
         clock: Clock,
+        probes: Mapping[str, Callable[[], Awaitable[object]]] | None = None,
     ) -> None:
+        """Make a worker; `probes` raise `DependencyDown` while the server they are named after is away."""
         self._config = config
         self._make_partition = make_partition
         self._tables = tables
@@ -53,6 +63,8 @@ class Worker:
         self._app: faust.App | None = None
         self._stopping = asyncio.Event()
         self._assigned_once = False
+        self._probes = dict(probes or {})
+        self.down: dict[str, str] = {}
         self.kafka_up = False
         self.ends: dict[int, list[int]] = {}
 
@@ -70,11 +82,17 @@ class Worker:
             reasons.append("Kafka does not answer")
         if not self._assigned_once:
             reasons.append("no partitions assigned yet")
+        waiting = {_NAMES.get(w.waiting_for, w.waiting_for) for w in self.partitions.values() if w.waiting_for}
+        waiting |= {_NAMES.get(dependency, dependency) for dependency in self.down}
         if self._tables.waiting:
-            reasons.append("PostgreSQL does not answer")
-        waiting = {w.waiting_for for w in self.partitions.values() if w.waiting_for}
+            waiting.add(_NAMES["postgres"])
+        if not self.kafka_up:
+            waiting.discard(_NAMES["kafka"])
         reasons += [f"{dependency} does not answer" for dependency in sorted(waiting)]
-        recovering = sorted(p for p, worker in self.partitions.items() if not worker.recovered)
+        if self._tables.blocked is not None:
+            reasons.append(f"the tables cannot be written: {self._tables.blocked}")
+        reasons += [f"partition {p}: {w.blocked}" for p, w in sorted(self.partitions.items()) if w.blocked]
+        recovering = sorted(p for p, w in self.partitions.items() if not w.recovered and not w.blocked)
         if recovering:
             reasons.append(f"recovering partitions {recovering}")
         lag = sum(worker.lag for worker in self.partitions.values())
@@ -94,7 +112,8 @@ class Worker:
 
     async def run(self) -> None:
         """Run until `stop`."""
-        background = [asyncio.create_task(self._tables.run()), asyncio.create_task(self._poll_ends())]
+        writing = asyncio.create_task(self._tables.run())
+        background = [writing, asyncio.create_task(self._poll_ends()), asyncio.create_task(self._probe())]
         try:
             while not self._stopping.is_set():
                 await self._one_life()
@@ -102,10 +121,10 @@ class Worker:
                     await self._clock.sleep(self._config.restart_s)
         finally:
             await self._assigned(set())
-            await self._tables.drain(5.0)
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
+            await self._tables.drain(self._config.drain_s)
 
     def stop(self) -> None:
         """Ask the worker to finish: what is in work is finished, offsets are committed, the group is left."""
@@ -133,7 +152,9 @@ class Worker:
         if not self._stopping.is_set():
             await self._assigned(set())
         try:
-            await asyncio.wait_for(app.stop(), 10.0)
+            await asyncio.wait_for(app.stop(), self._config.app_stop_s)
+        except TimeoutError:
+            _log.warning("application_left", detail=f"it did not stop within {self._config.app_stop_s} s")
         except Exception:
             _log.exception("application_did_not_stop")
 
@@ -142,6 +163,8 @@ class Worker:
             try:
                 owned = sorted(self._partitions)
                 self.ends = await self._records.ends(owned or [0])
+                if not self.kafka_up:
+                    _log.info("going_on", dependency="kafka")
                 self.kafka_up = True
                 for partition, (worker, _) in self._partitions.items():
                     if partition in self.ends:
@@ -150,7 +173,25 @@ class Worker:
                 if self.kafka_up:
                     _log.warning("waiting", dependency=down.dependency, detail=down.detail)
                 self.kafka_up = False
+            except Exception:
+                # without the ends nothing comes to an end, so asking must go on whatever it met
+                _log.exception("ends_not_known")
+                self.kafka_up = False
             await self._clock.sleep(self._config.ends_every_s)
+
+    async def _probe(self) -> None:
+        while self._probes:
+            for name, probe in self._probes.items():
+                try:
+                    await probe()
+                except DependencyDown as down:
+                    if name not in self.down:
+                        _log.warning("waiting", dependency=down.dependency, detail=down.detail)
+                    self.down[name] = down.detail
+                else:
+                    if self.down.pop(name, None) is not None:
+                        _log.info("going_on", dependency=name)
+            await self._clock.sleep(self._config.probe_every_s)
 
     # -- callbacks of the application ------------------------------------------------------------------------
 

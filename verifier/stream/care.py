@@ -1,0 +1,60 @@
+"""Going on after a failure of our own: which records to feed at once, and which to leave out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import structlog
+
+from verifier.core.events import Source
+from verifier.stream.codec import Record
+
+RECORDS_AT_ONCE_MAX = 10_000
+CAREFUL_RECORDS_MAX = 512
+ASIDE_MAX = 10_000
+_log = structlog.get_logger(__name__)
+
+
+class Care:
+    """How carefully to feed after a failure: in ever smaller chunks, until the record that makes us fail is alone.
+
+    That one is set aside, and the chunks grow again. `aside` is bounded; beyond it nothing more is set aside, and the
+    partition stays blocked for a person to look at.
+    """
+
+    def __init__(self) -> None:
+        self.records_max = RECORDS_AT_ONCE_MAX
+        self.aside: set[tuple[Source, int]] = set()
+        self.failures = 0
+        self._chunk: tuple[Source, int, int] | None = None
+
+    def begin(self, source: Source, chunk: Sequence[Record]) -> None:
+        """Note what is fed next."""
+        self._chunk = (source, chunk[0].offset, len(chunk))
+
+    def passed(self) -> None:
+        """Note that it did no harm."""
+        self.failures = 0
+        self._chunk = None
+        self.records_max = min(RECORDS_AT_ONCE_MAX, self.records_max * 2)
+
+    def failed(self) -> None:
+        """Note that it did."""
+        self.failures += 1
+        if self._chunk is None:
+            self.records_max = CAREFUL_RECORDS_MAX
+            return
+        source, offset, records = self._chunk
+        if records > 1:
+            self.records_max = max(1, records // 16)
+        elif len(self.aside) < ASIDE_MAX:
+            self.aside.add((source, offset))
+            _log.error("record_set_aside", source=source.name.lower(), offset=offset)
+        self._chunk = None
+
+    def describe(self) -> str | None:
+        """What was being fed, for the log."""
+        if self._chunk is None:
+            return None
+        source, offset, records = self._chunk
+        return f"{records} records of {source.name.lower()} from offset {offset}"

@@ -1,0 +1,80 @@
+"""Fetching what a request was judged by, long after: its journal entries, and the records they name."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+from verifier.core.events import Seen, Source
+from verifier.core.outcome import EventRef, Resolved
+from verifier.core.requests import Reopening
+from verifier.stream.codec import Codec
+from verifier.stream.ports import Journal, Records
+
+
+class _Ports(Protocol):
+    @property
+    def journal(self) -> Journal: ...
+    @property
+    def records(self) -> Records: ...
+
+
+class Evidence:
+    """The evidence of one partition's requests. `until_up` repeats a call until the server it needs answers."""
+
+    def __init__(
+        self,
+        partition: int,
+        codec: Codec,
+        ports: _Ports,
+        until_up: Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]],
+    ) -> None:
+        self._partition = partition
+        self._codec = codec
+        self._ports = ports
+        self._until_up = until_up
+
+    async def resolved_at(self, request_id: str, journal_offset: int) -> Resolved | None:
+        """What the entry at that offset says of the request; None when it is gone or says nothing."""
+        entries = await self._until_up(
+            lambda: self._ports.journal.read(self._partition, journal_offset, journal_offset + 1)
+        )
+        for _, entry in entries:
+            for resolved in entry.resolved:
+                if resolved.outcome.request_id == request_id:
+                    found: Resolved = resolved
+                    return found
+        return None
+
+    async def records(self, refs: Sequence[EventRef]) -> list[Seen] | None:
+        """Read the records again; None when retention took one."""
+        places = [(Source(ref.source), ref.offset) for ref in refs]
+        records = await self._until_up(lambda: self._ports.records.fetch(self._partition, places))
+        found: list[Seen] = []
+        for (source, _), record in zip(places, records, strict=True):
+            if record is None:
+                return None
+            seen, _ = self._codec.decode(source, self._partition, [record])
+            found += seen
+        return found
+
+    async def of_history(
+        self, request_id: str, offsets: Sequence[int]
+    ) -> tuple[Reopening | None, list[Seen] | None]:
+        """All records that any of a request's entries names, with its newest verdict to be judged again.
+
+        None when the newest verdict rests on all of them already, or one of them is gone.
+        """
+        refs: dict[int, EventRef] = {}
+        newest: Resolved | None = None
+        for offset in offsets:
+            resolved = await self.resolved_at(request_id, offset)
+            if resolved is None:
+                return None, None
+            newest = resolved
+            for ref in resolved.events:
+                refs.setdefault(ref.digest, ref)
+        if newest is None or len(refs) == len(newest.events):
+            return None, None
+        former = await self.records(tuple(refs.values()))
+        return Reopening(request_id=request_id, resolved=newest, seen=()), former
