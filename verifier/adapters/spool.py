@@ -272,6 +272,7 @@ class SpoolClaims:
             if changed:
                 self._version += 1
                 version = self._version
+            if changed or held != known:  # what the bound goes by may move on its own
                 self._keep(scope, key, version, held)
             if len({request_id for _, request_id in held}) > 1:
                 contested.append(ClaimSet(scope, key, version, [h.claimant for h in held.values()]))

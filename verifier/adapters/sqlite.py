@@ -52,7 +52,10 @@ def make_file(path: Path) -> None:
     """Make way for the tables at `path`: an older file of this kind is removed. Raises NotOurs for any other."""
     if not path.exists() and not path.is_symlink():
         return
-    header = path.open("rb").read(100) if path.is_file() else b""
+    header = b""
+    if path.is_file():
+        with path.open("rb") as file:
+            header = file.read(100)
     if not header.startswith(_HEADER) or int.from_bytes(header[68:72], "big") != APPLICATION_ID:
         raise NotOurs(
             f"{path} is there already and was not written by this program: name another file, or remove it"
