@@ -21,17 +21,17 @@ _TRACE = (
 )  # fmt: skip
 
 
-def _ignored(names: tuple[str, ...], reason: str) -> list[Rule]:
+def _rules(action: str, names: tuple[str, ...], reason: str) -> list[Rule]:
     return [
-        Rule(id=f"default:{name}", kind="header", field=name, action=IGNORE, owner="default", reason=reason)
+        Rule(id=f"default:{name}", kind="header", field=name, action=action, owner="default", reason=reason)
         for name in names
     ]
 
 
 DEFAULT_RULES: tuple[Rule, ...] = (
-    *_ignored(_FRAMING, "Says how this connection carries the answer (RFC 9110 section 7.6.1, RFC 9112)."),
-    *_ignored(_PER_ANSWER, "Says when, by what or how fast this answer was made."),
-    *_ignored(_TRACE, "Names this very request or its trace."),
+    *_rules(IGNORE, _FRAMING, "Says how this connection carries the answer (RFC 9110 section 7.6.1, RFC 9112)."),
+    *_rules(PRESENCE, _PER_ANSWER, "Both sides must say or not say when, by what or how fast this answer was made."),
+    *_rules(PRESENCE, _TRACE, "Names this very request or its trace; both sides must name it or not."),
     Rule(
         id="default:set-cookie",
         kind="header",
