@@ -64,7 +64,12 @@ def _full(options: DemoOptions, say: Callable[[str], None], console: Console, *,
         with _progress(console) as progress:
             task = progress.add_task("requests", total=options.requests)
             sent = asyncio.run(
-                run.send_through(running.edge_url, options, lambda n: progress.update(task, completed=n))
+                run.send_through(
+                    running.edge_url,
+                    running.shadow_url,
+                    options,
+                    lambda n: progress.update(task, completed=n),
+                )
             )
             task = progress.add_task("verdicts", total=len(sent))
             done = asyncio.run(
@@ -113,7 +118,7 @@ def _progress(console: Console) -> Progress:
 def _ends_on_sigterm() -> Iterator[None]:
     """SIGTERM ends the demo as Ctrl-C does, so that nothing is left running."""
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGTERM, interrupt)

@@ -1,4 +1,4 @@
-"""The demo where no Kafka can be had: the same systems and edge, their records in files, judged by `verifier offline`."""
+"""The demo without Kafka: the same systems and edge, their records in files, judged by `verifier offline`."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _record(options: DemoOptions, data_dir: Path, say: Say) -> Path:
         )
         edge = stack.enter_context(Nginx(data_dir / "edge", params))
         say(f"sending {options.requests} requests to {LOOPBACK}")
-        asyncio.run(send_through(edge.url, options, lambda n: None))
+        asyncio.run(send_through(edge.url, addresses["successor"], options, lambda _: None))
     return edge.log_path
 
 

@@ -215,11 +215,18 @@ def backend(
     return f"{LOOPBACK}:{port}", process
 
 
-async def send_through(edge_url: str, options: DemoOptions, progress: Callable[[int], None]) -> list[Sent]:
+async def send_through(
+    edge_url: str, shadow_address: str, options: DemoOptions, progress: Callable[[int], None]
+) -> list[Sent]:
     """Send the users' requests and check that each was served by the legacy system. Raises `TrafficError`."""
     sent: list[Sent] = []
     async for one in traffic(
-        edge_url, Plan(options.seed), count=options.requests, rate_per_s=options.rate_per_s
+        edge_url,
+        Plan(options.seed),
+        count=options.requests,
+        rate_per_s=options.rate_per_s,
+        in_flight_max=16,
+        shadow_url=f"http://{shadow_address}",
     ):
         sent.append(one)
         progress(len(sent))

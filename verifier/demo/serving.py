@@ -17,6 +17,7 @@ from verifier.capture import CaptureConfig, KafkaPublisher
 from verifier.capture.asgi import App
 from verifier.capture.file_delivery import FileDelivery
 from verifier.capture.records import Side
+from verifier.demo.backlog import ServedCount
 from verifier.demo.database import Store, prepare
 
 CAPTURE = CaptureConfig(skip_paths=frozenset({"/api/v1/health"}))
@@ -98,7 +99,7 @@ async def _serve(arguments: Arguments, side: Side, build: Callable[[Store, Kafka
     )
     async with Store(arguments.dsn) as store:
         config = uvicorn.Config(
-            build(store, publisher),
+            ServedCount(build(store, publisher)),
             host="127.0.0.1",
             port=arguments.port,
             log_level="warning",

@@ -10,6 +10,7 @@ from typing import Final
 
 import aiohttp
 
+from verifier.demo.backlog import Backlog, served_at
 from verifier.demo.plan import Plan, Planned
 from verifier.demo.requests import HttpRequest, http_request
 
@@ -87,18 +88,21 @@ async def traffic(
     rate_per_s: float = 120.0,
     in_flight_max: int = 64,
     retry_after_s: float = 2.0,
+    shadow_url: str | None = None,
 ) -> AsyncGenerator[Sent, None]:
     """Send the plan's requests at `rate_per_s`, at most `in_flight_max` at once; yields each as it is answered.
 
     A retry follows `retry_after_s` seconds after the answer to its first request: the copies of both reach the
-    successor without an order, and a client that retried at once would race itself there.
+    successor without an order, and a client that retried at once would race itself there. With `shadow_url` the rate
+    falls when the successor falls behind (`backlog`).
     """
     free = asyncio.Semaphore(in_flight_max)
     answered: asyncio.Queue[Sent] = asyncio.Queue(in_flight_max)
     timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
     connector = aiohttp.TCPConnector(limit=in_flight_max)
     async with aiohttp.ClientSession(base_url, timeout=timeout, connector=connector) as session:
-        sender = _Sender(session, plan.seed, free, answered, retry_after_s)
+        backlog = Backlog(None if shadow_url is None else served_at(session, shadow_url))
+        sender = _Sender(session, plan.seed, free, answered, retry_after_s, backlog)
         planned = list(journeys(plan.requests(count)))
         # The group lives in a task of its own, so that whoever stops listening early leaves none behind.
         sending = asyncio.create_task(_send_at_rate(sender, planned, rate_per_s))
@@ -138,6 +142,7 @@ async def _send_at_rate(sender: _Sender, planned: list[list[Planned]], rate_per_
     async with asyncio.TaskGroup() as group:
         for journey in planned:
             await asyncio.sleep(max(0.0, start + sent / rate_per_s - time.monotonic()))
+            await sender.backlog.room()
             await sender.free.acquire()
             group.create_task(sender.journey(journey))
             sent += len(journey)
@@ -151,8 +156,10 @@ class _Sender:
         free: asyncio.Semaphore,
         answered: asyncio.Queue[Sent],
         retry_after_s: float,
+        backlog: Backlog,
     ) -> None:
         self.free = free
+        self.backlog = backlog
         self._session = session
         self._seed = seed
         self._answered = answered
@@ -163,8 +170,11 @@ class _Sender:
         for index, planned in enumerate(requests):
             if index and planned.role == "retry":
                 self.free.release()
+                copies = self.backlog.started
                 await asyncio.sleep(self._retry_after_s)
+                await self.backlog.passed(copies)
                 await self.free.acquire()
+            self.backlog.start()
             await self._answered.put(await self._send(planned, http_request(self._seed, planned)))
         self.free.release()
 
