@@ -66,10 +66,14 @@ class SpooledRecord(Struct, kw_only=True):
 
 
 class Step(Struct, frozen=True):
-    """Records that follow one another in event time, by source; `ends` are the next offsets of every source."""
+    """Records that follow one another in event time, by source; `ends` are the next offsets of every source.
+
+    `until` is the event time of the last record, as far as that can be told before it is read.
+    """
 
     batches: tuple[tuple[Source, list[SpooledRecord]], ...]
     ends: tuple[int, ...]
+    until: float
 
 
 class Spool:
@@ -140,33 +144,35 @@ class Spool:
         fed = self._fed[partition]
         batches: dict[Source, list[SpooledRecord]] = {}
         places: list[tuple[int, int, int, int]] = []
-        size, distinct, last = 0, 0, None
+        size, distinct, last, until = 0, 0, None, 0.0
         for row_id, source, digest, ts, timestamp, headers, value in rows:
             content = (ts, source, digest)
             if content != last:
                 if distinct >= STEP_RECORDS or size >= STEP_BYTES:
-                    yield self._step(batches, places, fed)
+                    yield self._step(batches, places, fed, until)
                     batches, places, size, distinct = {}, [], 0, 0
                 distinct, last = distinct + 1, content
             elif size >= 4 * STEP_BYTES:
-                yield self._step(batches, places, fed)
+                yield self._step(batches, places, fed, until)
                 batches, places, size, distinct = {}, [], 0, 0
+            until = ts
             places.append((partition, source, fed[source], row_id))
             record = _record(fed[source], timestamp, headers, value)
             batches.setdefault(Source(source), []).append(record)
             fed[source] += 1
             size += len(value or b"")
         if batches:
-            yield self._step(batches, places, fed)
+            yield self._step(batches, places, fed, until)
 
     def _step(
         self,
         batches: dict[Source, list[SpooledRecord]],
         places: list[tuple[int, int, int, int]],
         fed: Sequence[int],
+        until: float,
     ) -> Step:
         self._db.executemany("INSERT INTO places VALUES (?, ?, ?, ?)", places)
-        return Step(tuple(sorted(batches.items())), tuple(fed))
+        return Step(tuple(sorted(batches.items())), tuple(fed), until)
 
     def line_of(self, source: Source, partition: int, offset: int) -> tuple[int, int] | None:
         """The file's number and the line of a record that has been handed out."""

@@ -6,6 +6,7 @@ in a live system that keeps up; the end of the input closes every request that i
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import time
@@ -29,7 +30,6 @@ from verifier.stream.outputs import Outputs
 from verifier.stream.partition import Incoming, PartitionConfig, PartitionWorker, Ports
 from verifier.stream.ports import Message
 from verifier.stream.tables import TablesWriter
-from verifier.testing import VirtualClock
 
 WORKER = "offline"
 LINE_PER_RECORD = 4
@@ -55,6 +55,26 @@ class Progress:
             self._due = self._monotonic() + EVERY_S
             self._stream.write(text() + "\n")
             self._stream.flush()
+
+
+class EventClock:
+    """The clock of an offline run: it shows the event time that is being read, and no time passes while it works."""
+
+    def __init__(self) -> None:
+        self._now = 0.0
+
+    def move_to(self, ts: float) -> None:
+        """Go on to an event time; never back."""
+        self._now = max(self._now, ts)
+
+    def now(self) -> float:
+        return self._now
+
+    def monotonic(self) -> float:
+        return 0.0
+
+    async def sleep(self, duration_s: float) -> None:  # noqa: ARG002 - no time passes
+        await asyncio.sleep(0)
 
 
 class Intake(Struct):
@@ -146,7 +166,7 @@ async def judge(
     progress: Progress,
 ) -> None:
     """Judge everything in the spool, and fold it into the store."""
-    clock = VirtualClock(0.0)
+    clock = EventClock()
     settings = settings.model_copy(
         update={"idle_s": 0.0}
     )  # no source is waited for: all are read to the same moment
@@ -161,7 +181,7 @@ async def judge(
         tables=tables,
         clock=clock,
     )
-    judged = 0
+    judged, through = 0, 0.0
 
     async def after(records_of_step: int) -> None:
         nonlocal judged
@@ -182,15 +202,19 @@ async def judge(
                 conflict_timeout_s=settings.conflict_timeout_s,
             ),
         )
-        await worker.replay(_steps(spool, worker, after))
+        await worker.replay(_steps(spool, worker, clock, after))
         await tables.write_all()
+        through = max(through, worker.verified_through)
+    for partition in range(spool.partitions if through else 0):  # no partition holds anything back any more
+        await store.status(partition, pending=0, lag=0, watermark=through, verified_through=through)
 
 
 async def _steps(
-    spool: Spool, worker: PartitionWorker, after: Callable[[int], Awaitable[None]]
+    spool: Spool, worker: PartitionWorker, clock: EventClock, after: Callable[[int], Awaitable[None]]
 ) -> AsyncIterator[list[Incoming]]:
     """Hand a worker its partition, and let the tables follow each step, so that nothing piles up."""
     for step in spool.steps(worker.partition):
+        clock.move_to(step.until)
         worker.note_ends(step.ends)
         batches: list[Incoming] = []
         for source, taken in step.batches:
