@@ -13,7 +13,13 @@ from typing import Any, TypeVar
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import ConsumerStoppedError, IllegalOperation, KafkaError, MessageSizeTooLargeError, ProducerClosed
+from aiokafka.errors import (
+    ConsumerStoppedError,
+    IllegalOperation,
+    KafkaError,
+    MessageSizeTooLargeError,
+    ProducerClosed,
+)
 
 from verifier.core.errors import DependencyDown, VerifierError
 from verifier.core.events import Source
@@ -177,8 +183,7 @@ class KafkaReader:
 
     async def fetch(self, partition: int, refs: Sequence[tuple[Source, int]]) -> list[Record | None]:
         """Return single records in the order asked; None where retention took one."""
-        found = await self.fetch_places([(self._sources[source], partition, offset) for source, offset in refs])
-        return found
+        return await self.fetch_places([(self._sources[source], partition, offset) for source, offset in refs])
 
     async def fetch_places(self, places: Sequence[tuple[str, int, int]]) -> list[Record | None]:
         """Return the records at (topic, partition, offset), in the order asked."""

@@ -85,7 +85,8 @@ def build_app(config: AppConfig, callbacks: Callbacks) -> tuple[faust.App, LiveT
         assigned: set[TP] = args[1]
         by_topic = [{tp.partition for tp in assigned if tp.topic == name} for name in config.sources]
         if any(partitions != by_topic[0] for partitions in by_topic):
-            raise NotCopartitioned(f"source topics are assigned apart: {dict(zip(config.sources, by_topic, strict=True))}")
+            apart = dict(zip(config.sources, by_topic, strict=True))
+            raise NotCopartitioned(f"source topics are assigned apart: {apart}")
         await callbacks.assigned(by_topic[0])
 
     return app, tables

@@ -1,8 +1,8 @@
 """The worker of one partition index: feeds the engine, persists what it finds, and says what may be committed.
 
-The order of effects makes every crash harmless: claims (idempotent), rejected records (keyed by their place), the journal
-entry (numbered: the first with a number wins), then everything that is derived from the journal. What the journal
-does not have yet is read again; what it has is never counted twice.
+The order of effects makes every crash harmless: claims (idempotent), rejected records (keyed by their place), the
+journal entry (numbered: the first with a number wins), then everything that is derived from the journal. What the
+journal does not have yet is read again; what it has is never counted twice.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from verifier.core.events import Rejection, Seen, Source
 from verifier.core.journal import Entry, valid_entries
 from verifier.core.outcome import Claim
 from verifier.core.watermark import NEVER
-from verifier.stream.entries import halved, laid_bare
-from verifier.stream.evidence import Evidence
 from verifier.stream.care import Care
 from verifier.stream.codec import Codec, Record
+from verifier.stream.entries import halved, laid_bare
+from verifier.stream.evidence import Evidence
 from verifier.stream.outputs import Outputs
 from verifier.stream.ports import (
     ClaimsStore,
@@ -59,7 +59,8 @@ class PartitionConfig(Struct, frozen=True, kw_only=True):
     """Pace and bounds of a partition worker.
 
     `inbox_max` counts fetch batches, `retry_s` is the pause between tries. A record's event time is believed up to
-    `clock_skew_max_s` beyond our clock.
+    `clock_skew_max_s` beyond our clock. What the consumer has not handed over for `stall_s`, though it is there, is
+    read apart from it.
     """
 
     worker: str
@@ -70,6 +71,7 @@ class PartitionConfig(Struct, frozen=True, kw_only=True):
     conflict_timeout_s: float = 30.0
     clock_skew_max_s: float = 60.0
     log_conflicts: bool = False
+    stall_s: float = 2.0
 
 
 class Incoming(Struct, frozen=True):
@@ -105,6 +107,8 @@ class PartitionWorker:
         self._epoch = ""
         self._recheck: list[Claim] = []
         self._safe: tuple[int, ...] = ()
+        self._beginnings: tuple[int, ...] = ()
+        self._fed_at = 0.0
         self._ends: tuple[float, Sequence[int]] | None = None
         self._positions_at_ends: Sequence[int] = ()
         self._care = Care()
@@ -163,6 +167,8 @@ class PartitionWorker:
                 first = False
                 while True:
                     await self._step(await self._take())
+                    if self._left_behind():
+                        await self._catch_up()
             except Fenced as fenced:
                 _log.warning("partition_fenced", partition=self.partition, detail=str(fenced))
             except DependencyDown as down:
@@ -170,12 +176,19 @@ class PartitionWorker:
             except VerifierError as error:
                 self._block(str(error))
                 await self._ports.clock.sleep(self._config.retry_s)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the journal says where to take up again
                 _log.exception("partition_failed", partition=self.partition, batch=self._care.describe())
                 self._block(f"failed: {type(error).__name__}; the log has the details")
                 self._care.failed()
                 await self._ports.clock.sleep(self._config.retry_s * 2 ** min(self._care.failures, 4))
             self.recovered, first = False, False
+
+    def _left_behind(self) -> bool:
+        """Whether the sources have had more for a while, and nothing of it comes."""
+        if self._ends is None or not self._inbox.empty():
+            return False
+        more = any(end > at for end, at in zip(self._ends[1], self._engine.positions, strict=True))
+        return more and min(self._ports.clock.monotonic(), self._ends[0]) - self._fed_at > self._config.stall_s
 
     def _block(self, reason: str) -> None:
         if self.blocked != reason:
@@ -183,8 +196,9 @@ class PartitionWorker:
         self.blocked = reason
 
     async def _catch_up(self) -> None:
-        """Read what had been handed over before the worker had to recover: the consumer does not hand it over again."""
+        """Read what the consumer will not hand over: lost with a failed step, or dropped by it over a rebalance."""
         ends = (await self._until_up(lambda: self._ports.records.ends([self.partition])))[self.partition]
+        self._fed_at = self._ports.clock.monotonic()
         for source in Source:
             position = self._engine.positions[source]
             async for records in self._ports.records.read(source, self.partition, position, ends[source]):
@@ -225,6 +239,7 @@ class PartitionWorker:
     async def _step(self, batches: Sequence[Incoming]) -> None:
         for batch in batches:
             await self._feed(batch)
+            self._fed_at = self._ports.clock.monotonic()
         self._engine.advance(self._ports.clock.monotonic(), self._at_end())
         await self._ask_for_strays()
         await self._rejudge()
@@ -288,8 +303,7 @@ class PartitionWorker:
     def _at_end(self) -> list[bool]:
         if self._ends is None or self._ports.clock.monotonic() - self._ends[0] > 5.0:
             return [False for _ in Source]
-        ended = [end <= position for end, position in zip(self._ends[1], self._engine.positions, strict=True)]
-        return ended
+        return [end <= position for end, position in zip(self._ends[1], self._engine.positions, strict=True)]
 
     async def _ask_for_strays(self) -> None:
         """Records behind the watermark may belong to requests judged long ago: the tables know."""
@@ -403,8 +417,11 @@ class PartitionWorker:
             try:
                 offset = await self._append(part)
             except EntryTooLarge as error:
-                _log.warning("entry_too_large", partition=self.partition, requests=len(part.resolved), detail=str(error))
-                parts += reversed(halved(part, safe=self._safe)) if len(part.resolved) > 1 else [laid_bare(part)]
+                _log.warning("entry_too_large", partition=self.partition, requests=len(part.resolved), why=str(error))
+                if len(part.resolved) > 1:
+                    parts += reversed(halved(part, safe=self._safe or self._beginnings))
+                else:
+                    parts.append(laid_bare(part))
                 continue
             self._engine.journaled(part)
             await self._derive(offset, part)
@@ -485,7 +502,7 @@ class PartitionWorker:
         last = chain.last
         if last is None:
             self._engine.positions = list(await self._until_up(lambda: ports.records.beginnings(partition)))
-            self._safe = tuple(self._engine.positions)
+            self._safe, self._beginnings = (), tuple(self._engine.positions)
             self.recovered, self.blocked = True, None
             return
         self._engine.restore(

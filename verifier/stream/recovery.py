@@ -1,7 +1,7 @@
 """Reading the journal back: what a partition's entries resolved, from where its tables know the chain to be valid.
 
-The journal may be ahead of the tables (they are written behind) and is then applied from where they stand. It may not be
-behind them: then it is another journal than theirs, and going on would count everything a second time.
+The journal may be ahead of the tables (they are written behind) and is then applied from where they stand. It may not
+be behind them: then it is another journal than theirs, and going on would count everything a second time.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ async def read_chain(
     if position is not None and position.n >= 0:
         if position.journal_offset >= end:
             raise JournalMismatch(
-                f"partition {partition}: the tables stand at journal offset {position.journal_offset} (entry {position.n}), "
-                f"but the journal ends at {end}: it was made anew or has lost entries. Restore it, or give this deployment "
-                "a new database, and an empty journal to go with it"
+                f"partition {partition}: the tables stand at journal offset {position.journal_offset} (entry"
+                f" {position.n}), but the journal ends at {end}: it was made anew or has lost entries. Restore it, or"
+                " give this deployment a new database, and an empty journal to go with it"
             )
         start = max(first, position.keep_offset)
     kept: deque[tuple[int, Entry]] = deque()
@@ -66,8 +66,8 @@ async def read_chain(
             last_n = entry.n
             if entry.n == applied and position is not None and offset != position.journal_offset:
                 raise JournalMismatch(
-                    f"partition {partition}: the tables know entry {entry.n} at journal offset {position.journal_offset}, "
-                    f"but it lies at {offset}: this database belongs to another journal"
+                    f"partition {partition}: the tables know entry {entry.n} at journal offset"
+                    f" {position.journal_offset}, but it lies at {offset}: this database belongs to another journal"
                 )
             await on_entry(offset, entry, entry.n > applied)
             kept.append((offset, entry))

@@ -1,7 +1,7 @@
 """Writing the tables behind the journal: in order, in bulk, and never ahead of it.
 
-Each partition has a bounded queue; when a slow or absent PostgreSQL fills it, the partition's worker waits, and with it the
-consumer. Entries are applied by compare and set on the entry number, so a repeat or a rival does no harm.
+Each partition has a bounded queue; when a slow or absent PostgreSQL fills it, the partition's worker waits, and with it
+the consumer. Entries are applied by compare and set on the entry number, so a repeat or a rival does no harm.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class TablesWriter:
                 await self.write_all()
             except VerifierError as error:
                 await self._block(str(error))
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - nothing is dropped: it stays queued, and is tried again
                 if self.blocked is None:
                     _log.exception("tables_failed")
                 await self._block(f"failed: {type(error).__name__}; the log has the details")
@@ -207,8 +207,8 @@ class TablesWriter:
             return
         if not missing and queue:
             await self._block(
-                f"the tables stand at entry {after_n} of partition {partition}, the next at hand is {queue[0][1].n}, and "
-                "the journal has none between"
+                f"the tables stand at entry {after_n} of partition {partition}, the next at hand is {queue[0][1].n},"
+                " and the journal has none between"
             )
 
     async def _done(self, partition: int, n: int) -> None:

@@ -143,6 +143,10 @@ def read_response(wire: WireResponse) -> Response:
         raise Refused("invalid_field", f"body_encoding: expected json, text or base64, got {shown!r}")
     if wire.body_encoding in ("text", "base64"):
         _raw("body", wire.body, b'"', f"a string, as body_encoding is {wire.body_encoding}")
+    gap = "unspecified" if wire.capture_gap is True else wire.capture_gap or None
+    body = wire.body
+    if gap is not None and isinstance(body, Raw) and bytes(memoryview(body)[:5]) == b"null":
+        body = UNSET  # what was dropped, not an answer of null
     if wire.writes is not None and wire.writes < 0:
         raise Refused("invalid_field", f"writes: expected a count from 0, got {str(wire.writes)[:40]}")
     return Response(
@@ -153,7 +157,7 @@ def read_response(wire: WireResponse) -> Response:
         path=wire.path,
         status=wire.status,
         headers=_raw("headers", wire.headers, b"{", "an object of name to string or list of strings"),
-        body=wire.body,
+        body=body,
         body_encoding=wire.body_encoding,
         body_truncated=bool(wire.body_truncated),
         duration_ms=_quantity("duration_ms", wire.duration_ms, DURATION_MAX_S * 1000),
@@ -161,7 +165,7 @@ def read_response(wire: WireResponse) -> Response:
         idempotency_key=_text(wire.idempotency_key),
         writes=wire.writes,
         error=None if isinstance(wire.error, UnsetType) else _error_text(wire.error),
-        capture_gap="unspecified" if wire.capture_gap is True else wire.capture_gap or None,
+        capture_gap=gap,
         route=wire.route,
     )
 

@@ -81,7 +81,7 @@ class Worker:
         if not self.kafka_up:
             reasons.append("Kafka does not answer")
         if not self._assigned_once:
-            reasons.append("no partitions assigned yet")
+            reasons.append("not in the consumer group yet")
         waiting = {_NAMES.get(w.waiting_for, w.waiting_for) for w in self.partitions.values() if w.waiting_for}
         waiting |= {_NAMES.get(dependency, dependency) for dependency in self.down}
         if self._tables.waiting:
@@ -131,7 +131,7 @@ class Worker:
         self._stopping.set()
 
     async def _one_life(self) -> None:
-        callbacks = Callbacks(deliver=self._deliver, assigned=self._assigned, committable=self._committable)
+        callbacks = Callbacks(deliver=self._deliver, assigned=self._joined, committable=self._committable)
         self._app, self._live = build_app(self._config.app, callbacks)
         app = self._app
         try:
@@ -204,6 +204,11 @@ class Worker:
         held = self._partitions.get(partition)
         return None if held is None else held[0].committable(source)
 
+    async def _joined(self, partitions: set[int]) -> None:
+        """Take the partitions the group gave us; none is fine, too: then we stand by."""
+        self._assigned_once = True
+        await self._assigned(partitions)
+
     async def _assigned(self, partitions: set[int]) -> None:
         """Stop the workers of partitions that are no longer ours, start those of new ones."""
         for partition in sorted(set(self._partitions) - partitions):
@@ -215,7 +220,6 @@ class Worker:
         for partition in sorted(partitions - set(self._partitions)):
             worker = self._make_partition(partition, self._fold)
             self._partitions[partition] = (worker, asyncio.create_task(self._supervise(partition, worker)))
-        self._assigned_once = self._assigned_once or bool(partitions)
         _log.info("partitions_assigned", partitions=sorted(partitions))
 
     async def _supervise(self, partition: int, worker: PartitionWorker) -> None:
