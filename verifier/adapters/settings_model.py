@@ -50,10 +50,18 @@ class RuleSpec(BaseModel):
 
     id: str = Field(default="", max_length=128, pattern=r"^[A-Za-z0-9._:-]*$")
     route: Annotated[str, BeforeValidator(read.read_route)] | None = None
-    kind: Literal["status", "header", "body", "write"]
-    field: str | None = Field(default=None, max_length=1024)
+    kind: Literal["status", "header", "body", "write", "*"]
+    field: str | None = Field(default=None, max_length=512)
     action: Literal[
-        "ignore", "presence", "type", "tolerance", "time_tolerance", "pattern", "unordered", "generated_id"
+        "ignore",
+        "presence",
+        "type",
+        "tolerance",
+        "time_tolerance",
+        "pattern",
+        "unordered",
+        "generated_id",
+        "exact",
     ]
     params: dict[str, str | bool | int | float | list[str]] = Field(default_factory=dict)
     owner: str | None = None

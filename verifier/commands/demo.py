@@ -33,12 +33,12 @@ def run_demo(options: DemoOptions, *, keep: bool) -> int:
     console = Console(stderr=True, highlight=False)
 
     def say(line: str) -> None:
-        console.print(f"[dim]{time.monotonic() - started:6.1f} s[/]  {line}")
+        console.print(f"[dim]{time.monotonic() - started:6.1f} s[/]  {line}", soft_wrap=True)
 
     lacking = missing()
     source = kafka_source()
     try:
-        with _ends_on_sigterm():
+        with _ends_on_signals():
             if source.available and not lacking:
                 return _full(options, say, console, keep=keep)
             why = [source.why] if not source.available else []
@@ -115,14 +115,15 @@ def _progress(console: Console) -> Progress:
 
 
 @contextmanager
-def _ends_on_sigterm() -> Iterator[None]:
-    """SIGTERM ends the demo as Ctrl-C does, so that nothing is left running."""
+def _ends_on_signals() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end the demo, even where a shell had them ignored, so that nothing is left running."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
