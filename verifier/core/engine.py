@@ -200,6 +200,7 @@ class Engine:
 
     def conclude(self) -> Findings:
         """Judge what closed, and hand over everything found since the last call."""
+        self.join.keep_within_bound()  # strays have been opened since `advance`
         for closing in self.join.take_closing():
             outcome, claims = self._judged(closing.request_id, closing.seen, bound_hit=closing.bound_hit)
             self._conclude(Resolved(outcome=outcome, events=event_refs(closing.seen)), closing.seen, claims)

@@ -253,13 +253,17 @@ class Join:
             request = self._open.get(request_id)
             if request is not None and due == min(request.deadline, request.settle_at):
                 self._close(request_id, request)
+        self.keep_within_bound()
+        self._forget(watermark)
+        self._tidy()
+
+    def keep_within_bound(self) -> None:
+        """Close the oldest requests beyond the bound."""
         while len(self._open) > self._config.pending_requests_max:
             oldest = self._oldest()
             if oldest is None:
                 raise AssertionError("every open request has its age")
             self._close(oldest, self._open[oldest], bound_hit=True)
-        self._forget(watermark)
-        self._tidy()
 
     def finish(self) -> None:
         """Close every open request: the window's end in a replay."""
