@@ -273,7 +273,7 @@ def _table(title: str, *columns: tuple[str, str, int]) -> Table:
     )  # fmt: skip
     for name, align, ratio in columns:
         table.add_column(
-            name, justify="right" if align else "left", ratio=ratio or None, overflow="fold",
+            _safe(name), justify="right" if align else "left", ratio=ratio or None, overflow="fold",
             no_wrap=not ratio and bool(align),
         )  # fmt: skip
     return table
