@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from msgspec.structs import replace
+
 from verifier.core.conflict import (
     IDEMPOTENCY,
     MAIN_CANARY,
@@ -55,10 +57,28 @@ def scan(
             in_order = place not in revised and all(
                 order_of(c) == newest for c in members if (c.side, c.request_id) in mine
             )
-            conflicts += [c for c in found if not (in_order and scope != MAIN_SHADOW) or _touches(c, mine)]
+            conflicts += [
+                replace(conflict, key=_plain_key(conflict))
+                for conflict in found
+                if not (in_order and scope != MAIN_SHADOW) or _touches(conflict, mine)
+            ]
             if not in_order:
                 retracted += _taken_back(scope, key, members, found, place in revised)
     return conflicts, retracted
+
+
+def _plain_key(conflict: Conflict) -> str:
+    """The key as people know it: the idempotency key without its side, the row's key without its entity."""
+    if conflict.scope == IDEMPOTENCY:
+        return conflict.key.removeprefix(f"{conflict.winner.side}:")
+    return conflict.key.removeprefix(f"{conflict.entity}/")
+
+
+def claimed_by(conflict: Conflict) -> tuple[str, str]:
+    """The (scope, key) of the claims that a conflict found by `scan` is about."""
+    if conflict.scope == IDEMPOTENCY:
+        return IDEMPOTENCY, f"{conflict.winner.side}:{conflict.key}"
+    return ENTITY, f"{conflict.entity}/{conflict.key}"
 
 
 def _members(scope: str, claimants: Sequence[Claimant]) -> list[Claimant]:

@@ -15,7 +15,7 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from verifier.core.conflict_scan import scan
+from verifier.core.conflict_scan import claimed_by, scan
 from verifier.core.engine import Engine, Findings, Slice
 from verifier.core.errors import DependencyDown, VerifierError
 from verifier.core.events import Rejection, Seen, Source
@@ -38,8 +38,9 @@ from verifier.stream.ports import (
     Status,
     Tables,
 )
-from verifier.stream.recovery import read_chain
+from verifier.stream.recovery import READ_ENTRIES_MAX, read_chain
 
+RECHECK_MAX = 100_000
 _T = TypeVar("_T")
 _log = structlog.get_logger(__name__)
 
@@ -455,14 +456,13 @@ class PartitionWorker:
 
         Of two workers that publish about one key, the one that publishes last has thus seen all claims of both.
         """
-        touched = {(conflict.scope, conflict.key): conflict.version for conflict in entry.conflicts}
+        touched = {claimed_by(conflict): conflict.version for conflict in entry.conflicts}
         if not touched:
             return
-        places = {(c.scope, c.key) for c in claims}
-        keys = [(("entity" if ("entity", key) in places else scope), key) for scope, key in touched]
+        keys = list(touched)
         versions = await self._until_up(lambda: self._ports.claims.versions(keys))
         moved = {key for key, then, now in zip(keys, touched.values(), versions, strict=True) if now != then}
-        self._recheck = [claim for claim in claims if (claim.scope, claim.key) in moved]
+        self._recheck += [claim for claim in claims if (claim.scope, claim.key) in moved]
 
     async def _note_epoch(self, epoch: str) -> None:
         """Tell the claims' store this partition's claims of the last TTL again if it has lost its memory."""
@@ -472,13 +472,29 @@ class PartitionWorker:
         if not lost:
             return
         _log.warning("claims_lost_their_memory", partition=self.partition, telling_again=True)
-        first, end = await self._until_up(lambda: self._ports.journal.tail(self.partition))
-        entries = await self._until_up(lambda: self._ports.journal.read(self.partition, first, end))
         horizon = self._engine.watermark.value - self._config.idempotency_ttl_s
-        for _, entry in valid_entries(entries, after_n=entries[0][1].n - 1 if entries else -1):
-            claims = [claim for claim in entry.claims if claim.claimant.ts >= horizon]
+        first, end = await self._until_up(lambda: self._ports.journal.tail(self.partition))
+        while end > first:
+            start = max(first, end - READ_ENTRIES_MAX)
+            entries = await self._until_up(
+                lambda start=start, end=end: self._ports.journal.read(self.partition, start, end)  # type: ignore[misc]
+            )
+            claims = [c for _, entry in entries for c in entry.claims if c.claimant.ts >= horizon]
             if claims:
-                await self._until_up(lambda claims=claims: self._ports.claims.apply(claims))  # type: ignore[misc]
+                await self._tell_again(claims)
+            if entries and max(entry.at for _, entry in entries) + self._config.clock_skew_max_s < horizon:
+                return
+            end = start
+
+    async def _tell_again(self, claims: Sequence[Claim]) -> None:
+        """Merge old claims in; what they turn out to be in conflict with is looked into with the next step."""
+        result = await self._until_up(lambda: self._ports.claims.apply(claims))
+        contested = {(found.scope, found.key) for found in result.contested}
+        again = [claim for claim in claims if (claim.scope, claim.key) in contested]
+        room = max(0, RECHECK_MAX - len(self._recheck))
+        if len(again) > room:
+            _log.warning("conflicts_may_be_missed", partition=self.partition, claims=len(again) - room)
+        self._recheck += again[:room]
 
     # -- recovery ------------------------------------------------------------------------------------------
 
