@@ -76,7 +76,7 @@ def run(work: Coroutine[Any, Any, _T]) -> _T:
     return asyncio.run(work)
 
 
-def wait_for(what: str, condition: Callable[[], _T], within_s: float) -> _T:
+def wait_for(what: str, condition: Callable[[], _T | None], within_s: float) -> _T:
     """Poll until the condition holds and return what it gave; fails naming what was last seen."""
     give_up_at = time.monotonic() + within_s
     while True:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 from aiokafka import AIOKafkaProducer
+from redis import Redis as Client
 
 from tests.acceptance.cluster import SOURCES, STOPPED_WITHIN_S, VERDICTS, Cluster, Produced, run, wait_for
 from tests.acceptance.conftest import NewCluster
@@ -191,8 +192,6 @@ def test_redis_losing_its_memory_is_noticed_and_later_conflicts_are_still_found(
     row = {"data": {"v": 1}}
     cluster.produce(mutating("before", ts, main=row, shadow=row, idempotency_key="u:op:1"))
     cluster.settle(1)
-    from redis import Redis as Client
-
     with Client.from_url(cluster.servers.redis.url(1)) as client:
         client.flushdb()
     changed = {"data": {"v": 2}}

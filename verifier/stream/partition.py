@@ -178,8 +178,9 @@ class PartitionWorker:
                 self._block(str(error))
                 await self._ports.clock.sleep(self._config.retry_s)
             except Exception as error:  # noqa: BLE001 - the journal says where to take up again
-                _log.exception("partition_failed", partition=self.partition, batch=self._care.describe())
-                self._block(f"failed: {type(error).__name__}; the log has the details")
+                tell = _log.warning if self._care.failures else _log.exception
+                tell("partition_failed", partition=self.partition, batch=self._care.describe(), error=type(error).__name__)
+                self.blocked = f"failed: {type(error).__name__}; the log has the details"
                 self._care.failed()
                 await self._ports.clock.sleep(self._config.retry_s * 2 ** min(self._care.failures, 4))
             self.recovered, first = False, False

@@ -1,0 +1,139 @@
+"""What the batch transport takes for granted of faust-streaming: its private API, held to the pinned version."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import AsyncIterator, Callable
+from importlib.metadata import version
+from types import SimpleNamespace
+from typing import Any
+
+import faust
+import pytest
+from faust.transport import consumer as stock
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+from verifier.stream.batching import BatchConsumer, BatchSchema, batch_transport
+
+SOURCE, CHANGELOG = TP("edge.requests", 0), TP("app-routes-changelog", 0)
+
+
+def test_the_version_is_the_one_this_was_written_for() -> None:
+    assert version("faust-streaming") == "0.15.3"
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("getmany", ["self", "timeout"]),
+        ("_wait_next_records", ["self", "timeout"]),
+        ("_add_gap", ["self", "tp", "offset_from", "offset_to"]),
+        ("_new_offset", ["self", "tp"]),
+        ("_filter_tps_with_pending_acks", ["self", "topics"]),
+        ("perform_seek", ["self"]),
+        ("ack", ["self", "message"]),
+    ],
+)
+def test_the_methods_overridden_and_called_are_still_there(name: str, parameters: list[str]) -> None:
+    assert list(inspect.signature(getattr(stock.Consumer, name)).parameters) == parameters
+    assert hasattr(driver.Consumer, name)
+
+
+def test_draining_goes_through_getmany_gaps_and_the_callback_alone() -> None:
+    source = inspect.getsource(stock.Consumer._drain_messages)
+    assert "async for tp, message in ait" in source
+    assert "self._add_gap(" in source
+    assert "message.offset" in source
+
+
+def test_committing_asks_new_offset_for_every_partition_with_pending_acks() -> None:
+    text = inspect.getsource(stock.Consumer)
+    assert "self._new_offset(tp)" in text
+    assert "self._filter_tps_with_pending_acks(" in text
+
+
+async def _never(*_: object) -> None:
+    raise AssertionError("nothing is to be called back")
+
+
+def record(offset: int) -> Any:
+    return SimpleNamespace(offset=offset, timestamp=1_700_000_000_000 + offset, timestamp_type=1, topic="x", partition=0)
+
+
+NewConsumer = Callable[[dict[TP, list[Any]], dict[TP, int]], BatchConsumer]
+
+
+@pytest.fixture
+async def consumer_with() -> AsyncIterator[NewConsumer]:
+    """Makes consumers without a broker: what a fetch brings is given."""
+    made: list[Any] = []
+
+    def make(fetched: dict[TP, list[Any]], committable: dict[TP, int]) -> BatchConsumer:
+        app = faust.App(
+            "batching", broker="kafka://127.0.0.1:1", web_enabled=False, store="memory://", loghandlers=[]
+        )
+        transport = batch_transport([SOURCE.topic], committable.get)(app.conf.broker_consumer, app)
+        consumer = transport.create_consumer(
+            callback=_never, on_partitions_revoked=_never, on_partitions_assigned=_never
+        )
+        assert isinstance(consumer, BatchConsumer)
+        made.append(consumer)
+
+        async def fetch(_timeout: float) -> tuple[dict[TP, list[Any]], None]:
+            return fetched, None
+
+        consumer._wait_next_records = fetch  # type: ignore[method-assign, assignment]
+        consumer.flow_active = True
+        return consumer
+
+    yield make
+    for consumer in made:
+        consumer._thread.thread_loop.close()
+
+
+async def test_a_fetch_of_a_source_is_one_message_and_of_a_changelog_one_each(consumer_with: NewConsumer) -> None:
+    batch = [record(5), record(6), record(9)]
+    changes = [SimpleNamespace(**vars(record(n)), key=b"k", value=b"v", headers=(), checksum=0, serialized_key_size=1,
+                               serialized_value_size=1) for n in (1, 2)]  # fmt: skip
+    consumer = consumer_with({SOURCE: batch, CHANGELOG: changes}, {})
+    got = [(tp, message) async for tp, message in consumer.getmany(1.0)]
+    assert [(tp, message.offset) for tp, message in got] == [(SOURCE, 9), (CHANGELOG, 1), (CHANGELOG, 2)]
+    assert got[0][1].value is batch
+
+
+async def test_nothing_is_handed_on_while_the_flow_is_stopped(consumer_with: NewConsumer) -> None:
+    consumer = consumer_with({SOURCE: [record(5)]}, {})
+    consumer.flow_active = False
+    sought: list[bool] = []
+
+    async def seek() -> None:
+        sought.append(True)
+
+    consumer.perform_seek = seek  # type: ignore[method-assign]
+    assert [pair async for pair in consumer.getmany(1.0)] == []
+    assert sought == [True]
+
+
+async def test_what_may_be_committed_of_a_source_is_what_the_application_says(consumer_with: NewConsumer) -> None:
+    committable: dict[TP, int] = {}
+    consumer = consumer_with({}, committable)
+    assert consumer._new_offset(SOURCE) is None
+    committable[SOURCE] = 41
+    assert consumer._new_offset(SOURCE) == 41
+    assert consumer._new_offset(CHANGELOG) is None
+
+
+async def test_a_gap_in_a_source_is_nothing_to_wait_for(consumer_with: NewConsumer) -> None:
+    consumer = consumer_with({}, {})
+    await consumer._add_gap(SOURCE, 3, 7)
+    await consumer._add_gap(CHANGELOG, 3, 7)
+    assert SOURCE not in consumer._gap
+    assert CHANGELOG in consumer._gap
+
+
+def test_the_schema_leaves_values_as_they_are() -> None:
+    value = [object()]
+    schema = BatchSchema()
+    assert schema.loads_value(None, SimpleNamespace(value=value)) is value
+    assert schema.loads_key(None, SimpleNamespace(value=value)) is None
