@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import structlog
 
-from verifier.core.events import Source
-from verifier.stream.codec import Record
+from verifier.core.events import Rejection, Seen, Source
+from verifier.stream.codec import Codec, Record
 
 RECORDS_AT_ONCE_MAX = 10_000
 CAREFUL_RECORDS_MAX = 512
 ASIDE_MAX = 10_000
+_DETAIL = "a mistake of the verifier's: it cannot work with this record; please report it with the log"
 _log = structlog.get_logger(__name__)
 
 
@@ -58,3 +59,18 @@ class Care:
             return None
         source, offset, records = self._chunk
         return f"{records} records of {source.name.lower()} from offset {offset}"
+
+    def decode(
+        self, codec: Codec, source: Source, partition: int, records: Sequence[Record], known: Container[str]
+    ) -> tuple[list[Seen], list[Rejection]]:
+        """Decode, without the records that are set aside."""
+        if not self.aside:
+            return codec.decode(source, partition, records, known)
+        good = [record for record in records if (source, record.offset) not in self.aside]
+        seen, rejections = codec.decode(source, partition, good, known)
+        rejections += [
+            Rejection(source=source, offset=record.offset, reason="internal_error", detail=_DETAIL)
+            for record in records
+            if (source, record.offset) in self.aside
+        ]
+        return seen, sorted(rejections, key=lambda rejection: rejection.offset)

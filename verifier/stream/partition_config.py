@@ -1,0 +1,48 @@
+"""What a partition worker is made of: its ports, pace and bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from verifier.core.events import Source
+from verifier.stream.codec import Record
+from verifier.stream.ports import ClaimsStore, Clock, Journal, Publisher, Records, Tables
+
+
+class Ports(Struct, frozen=True, kw_only=True):
+    """All that a partition worker reaches the outside through."""
+
+    journal: Journal
+    records: Records
+    publisher: Publisher
+    claims: ClaimsStore
+    tables: Tables
+    clock: Clock
+
+
+class PartitionConfig(Struct, frozen=True, kw_only=True):
+    """Pace and bounds of a partition worker.
+
+    `inbox_max` counts fetch batches, `retry_s` is the pause between tries. A record's event time is believed up to
+    `clock_skew_max_s` beyond our clock. What the consumer has not handed over for `stall_s`, though it is there, is
+    read apart from it.
+    """
+
+    worker: str
+    tick_s: float = 0.1
+    inbox_max: int = 16
+    retry_s: float = 0.5
+    idempotency_ttl_s: float = 3600.0
+    conflict_timeout_s: float = 30.0
+    clock_skew_max_s: float = 60.0
+    log_conflicts: bool = False
+    stall_s: float = 2.0
+
+
+class Incoming(Struct, frozen=True):
+    """A fetch batch of one source."""
+
+    source: Source
+    records: Sequence[Record]
