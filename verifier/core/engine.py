@@ -80,6 +80,7 @@ class Engine:
         self._counts: dict[Source, list[int]] = {}
         self._rejected: dict[Source, dict[str, int]] = {}
         self._failures: list[Failure] = []
+        self._finishing = False
         self._ceiling = float("inf")
         self._refed = [0 for _ in Source]
         self.positions = list(start) if start else [0 for _ in Source]
@@ -132,13 +133,14 @@ class Engine:
         self.join.advance(self.watermark.advance(now))
 
     def finish(self) -> None:
-        """Close everything: the end of a window of the past."""
-        self.join.finish()
+        """Close everything, strays that are still to be asked for too: the end of a window of the past."""
+        self._finishing = True
 
     # -- what needs the outside ----------------------------------------------------------------------------
 
     def take_strays(self) -> list[Seen]:
         """Hand over first records behind the watermark: ask the store whether their requests are known."""
+        self.join.strays_taken()
         strays, self._strays = self._strays, []
         return strays
 
@@ -200,6 +202,9 @@ class Engine:
 
     def conclude(self) -> Findings:
         """Judge what closed, and hand over everything found since the last call."""
+        if self._finishing:
+            self._finishing = False
+            self.join.finish()
         self.join.keep_within_bound()  # strays have been opened since `advance`
         for closing in self.join.take_closing():
             outcome, claims = self._judged(closing.request_id, closing.seen, bound_hit=closing.bound_hit)

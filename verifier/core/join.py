@@ -35,41 +35,27 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Container, Iterable, Iterator, Sequence
-
-from msgspec import Struct
+from collections.abc import Container, Iterable, Sequence
 
 from verifier.core.events import Edge, Response, Seen, Source, Write
 from verifier.core.outcome import Resolved
-from verifier.core.requests import ClosedRequest, Closing, OpenRequest, Reopening, Run
+from verifier.core.requests import (
+    CANARY,
+    EDGE_BIT,
+    EXCUSED,
+    MAIN_PARTS,
+    RESPONSE_BIT,
+    ClosedRequest,
+    Closing,
+    JoinConfig,
+    OpenRequest,
+    Reopening,
+    Run,
+)
 
 __all__ = ["Closing", "Join", "JoinConfig", "Reopening"]
 
-EDGE_MAIN, EDGE_SHADOW, RESPONSE_MAIN, RESPONSE_SHADOW, EDGE_CANARY, RESPONSE_CANARY, EXCUSED = (
-    1 << bit for bit in range(7)
-)
-_EDGE_BIT = {"main": EDGE_MAIN, "shadow": EDGE_SHADOW, "canary": EDGE_CANARY}
-_RESPONSE_BIT = {"main": RESPONSE_MAIN, "shadow": RESPONSE_SHADOW, "canary": RESPONSE_CANARY, "reference": 0}
-_CANARY = EDGE_CANARY | RESPONSE_CANARY
 _STALE_MIN = 1024  # heap entries that are not worth tidying
-
-
-class JoinConfig(Struct, frozen=True, kw_only=True):
-    """How long and how much the join keeps. Durations in seconds of event time; bounds for each partition."""
-
-    join_timeout_s: float = 30.0
-    write_settle_s: float = 2.0
-    expect_edge: bool = True
-    expect_responses: bool = True
-    closed_hold_s: float = 60.0
-    closed_requests_max: int = 200_000
-    pending_requests_max: int = 500_000
-
-    @property
-    def needed(self) -> int:
-        """Bits of the parts that a mirrored request must show."""
-        bits = EDGE_MAIN | EDGE_SHADOW if self.expect_edge else 0
-        return bits | (RESPONSE_MAIN | RESPONSE_SHADOW if self.expect_responses else 0)
 
 
 class Join:
@@ -82,6 +68,7 @@ class Join:
         self._closed: dict[str, ClosedRequest] = {}
         self._closed_order: deque[tuple[float, int, str]] = deque()
         self._forgotten_ts = float("-inf")
+        self._stray_ids: set[str] = set()
         self._timers: list[tuple[float, str]] = []
         self._ages: list[tuple[float, str]] = []
         self._runs: list[list[Run]] = [[] for _ in Source]
@@ -118,8 +105,13 @@ class Join:
                 if request_id in self._closing or request_id in self._closed:
                     self._add_to_closed(request_id, seen)
                     continue
-                if seen.event.ts < watermark or seen.event.ts <= forgotten_ts:
+                if (
+                    seen.event.ts < watermark
+                    or seen.event.ts <= forgotten_ts
+                    or request_id in self._stray_ids
+                ):
                     strays.append(seen)
+                    self._stray_ids.add(request_id)
                     continue
                 request = self._new(seen, watermark, ceiling)
             elif request.knows(seen.digest):
@@ -158,6 +150,10 @@ class Join:
     def forget_until(self, ts: float) -> None:
         """Note that requests with events up to `ts` may have been judged without our knowing."""
         self._forgotten_ts = max(self._forgotten_ts, ts)
+
+    def strays_taken(self) -> None:
+        """Note that the strays are being asked for: until then, further records of their requests join them."""
+        self._stray_ids.clear()
 
     def _run_of(self, seen: Seen) -> Run:
         """The run of offsets that a record was read with."""
@@ -209,12 +205,12 @@ class Join:
             heapq.heappush(self._ages, (event.ts, event.request_id))
         kind = type(event)
         if kind is Response:
-            request.mask |= _RESPONSE_BIT[event.side]
+            request.mask |= RESPONSE_BIT[event.side]
             if event.writes is not None and event.side != "reference":  # type: ignore[union-attr]
                 side = event.side != "main"
                 request.announced[side] = max(request.announced[side], event.writes)  # type: ignore[union-attr]
         elif kind is Edge:
-            request.mask |= _EDGE_BIT[event.side]
+            request.mask |= EDGE_BIT[event.side]
             if event.shed or not event.sampled:  # type: ignore[union-attr]
                 request.mask |= EXCUSED
         elif kind is Write and event.side != "reference":
@@ -224,11 +220,11 @@ class Join:
     def _consider(self, request: OpenRequest, request_id: str) -> None:
         """Close the request if nothing more is to come, or set the time until which unannounced parts may come."""
         mask = request.mask
-        if mask & _CANARY:
-            needed = _CANARY if self._config.expect_edge and self._config.expect_responses else mask & _CANARY
+        if mask & CANARY:
+            needed = CANARY if self._config.expect_edge and self._config.expect_responses else mask & CANARY
             sides: tuple[int, ...] = (1,)
         elif mask & EXCUSED:
-            needed = self._needed & (EDGE_MAIN | RESPONSE_MAIN)
+            needed = self._needed & MAIN_PARTS
             sides = (0,)
         else:
             needed, sides = self._needed, (0, 1)
@@ -383,10 +379,6 @@ class Join:
                 return min(n, current)
             self._closed_order.popleft()
         return current
-
-    def closed(self) -> Iterator[Resolved]:
-        """Iterate over the closed requests still held."""
-        return (held.resolved for held in self._closed.values())
 
     @property
     def known(self) -> Container[str]:

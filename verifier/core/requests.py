@@ -1,4 +1,4 @@
-"""What the join keeps of a request: its evidence while it is open, what was concluded of it once it is closed."""
+"""What the join waits for and keeps of a request: its evidence while it is open, what was concluded once it is closed."""
 
 from __future__ import annotations
 
@@ -9,8 +9,34 @@ from msgspec import Struct
 from verifier.core.events import Seen
 from verifier.core.outcome import EventRef, Resolved
 
+# The parts of a request that have been seen, as bits of `OpenRequest.mask`.
+EDGE_MAIN, EDGE_SHADOW, RESPONSE_MAIN, RESPONSE_SHADOW, EDGE_CANARY, RESPONSE_CANARY, EXCUSED = (
+    1 << bit for bit in range(7)
+)
+EDGE_BIT = {"main": EDGE_MAIN, "shadow": EDGE_SHADOW, "canary": EDGE_CANARY}
+RESPONSE_BIT = {"main": RESPONSE_MAIN, "shadow": RESPONSE_SHADOW, "canary": RESPONSE_CANARY, "reference": 0}
+CANARY = EDGE_CANARY | RESPONSE_CANARY
+MAIN_PARTS = EDGE_MAIN | RESPONSE_MAIN
 UNANNOUNCED = -1
 _SCANNED_MAX = 16  # records of a request among which a digest is looked for one by one; beyond, by a set
+
+
+class JoinConfig(Struct, frozen=True, kw_only=True):
+    """How long and how much the join keeps. Durations in seconds of event time; bounds for each partition."""
+
+    join_timeout_s: float = 30.0
+    write_settle_s: float = 2.0
+    expect_edge: bool = True
+    expect_responses: bool = True
+    closed_hold_s: float = 60.0
+    closed_requests_max: int = 200_000
+    pending_requests_max: int = 500_000
+
+    @property
+    def needed(self) -> int:
+        """Bits of the parts that a mirrored request must show."""
+        bits = EDGE_MAIN | EDGE_SHADOW if self.expect_edge else 0
+        return bits | (RESPONSE_MAIN | RESPONSE_SHADOW if self.expect_responses else 0)
 
 
 class Run:

@@ -290,6 +290,14 @@ def test_an_unknown_stray_opens_and_has_the_whole_timeout_from_then_on() -> None
     assert bench.at(TS + 500 + TIMEOUT_S).closed() == ["r"]
 
 
+def test_further_records_of_a_request_that_is_to_be_asked_for_wait_with_it() -> None:
+    bench = Bench().at(TS + 500).add(edge("r"), response("r", ts=TS + 501), edge("other", ts=TS + 501))
+    assert [stray.source for stray in bench.strays] == [Source.EDGE, Source.MAIN_RESPONSES]
+    bench.join.strays_taken()
+    bench.add(response("r", "shadow", ts=TS + 501))
+    assert (len(bench.strays), bench.join.pending) == (2, 2)
+
+
 def test_strays_of_one_request_come_together_and_repeats_among_them_count() -> None:
     bench = Bench().at(TS + 500).add(*pair("r"), edge("r"))
     assert len(bench.strays) == 5
@@ -312,10 +320,9 @@ def test_a_recalled_request_takes_its_new_records_as_late_even_if_they_had_opene
     former = bench.closing()[0].seen
     outcome = Outcome(request_id="r", ts=TS, route="GET /", verdict="match")
     resolved = Resolved(outcome=outcome, events=event_refs(former), rev=3)
-    bench.at(TS + 500).add(edge("r"), write("r", ts=TS + 501))
-    assert (len(bench.strays), bench.join.pending) == (1, 1)
+    bench.at(TS + 500).add(write("r", ts=TS + 501), edge("r"))
+    assert bench.join.pending == 1
     bench.join.recall(resolved, 8, bench.watermark)
-    bench.join.open(bench.strays[0], bench.watermark)
     assert (bench.join.pending, bench.closing()) == (0, [])
     (reopening,) = bench.join.take_reopening()
     assert reopening.resolved is resolved
@@ -355,7 +362,7 @@ def test_the_bound_on_closed_requests_forgets_the_oldest() -> None:
         bench.add(*pair(request_id))
         bench.closed()
     bench.at(TS)
-    assert [resolved.outcome.request_id for resolved in bench.join.closed()] == ["b", "c"]
+    assert [bench.join.is_closed(request_id) is None for request_id in ("a", "b", "c")] == [True, False, False]
 
 
 def test_memory_follows_the_open_requests_though_the_watermark_stands_still() -> None:
