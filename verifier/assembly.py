@@ -20,7 +20,7 @@ from verifier.core.join import JoinConfig
 from verifier.core.journal import Entry
 from verifier.core.policy import Policy
 from verifier.core.routes import Router
-from verifier.core.rules import Rule, rule_from_dict
+from verifier.core.rules import Rule, rule_from_dict, unexpired
 from verifier.core.verdict import Judge, JudgeConfig
 from verifier.core.watermark import Watermark
 from verifier.stream.app import AppConfig
@@ -41,14 +41,17 @@ def rules_of(settings: Settings) -> list[Rule]:
     ]
 
 
-def policy_of(settings: Settings) -> Policy:
-    """The default rules and the configured ones over them."""
-    return Policy.default(rules_of(settings), redact=settings.redact)
+def policy_of(settings: Settings, *, at_s: float | None = None) -> Policy:
+    """The default rules and the configured ones over them, without those that have expired at `at_s` (now)."""
+    now_s = SystemClock().now() if at_s is None else at_s
+    return Policy.default(unexpired(rules_of(settings), now_s), redact=settings.redact)
 
 
 def judge_of(settings: Settings, policy: Policy) -> Judge:
     """A judge by the settings."""
-    config = JudgeConfig(expect_edge="edge" in settings.expect, expect_responses="responses" in settings.expect)
+    config = JudgeConfig(
+        expect_edge="edge" in settings.expect, expect_responses="responses" in settings.expect
+    )
     router = Router(settings.route_templates, routes_max=settings.routes_max)
     return Judge(policy, router, config)
 
@@ -66,9 +69,7 @@ def engine_maker(settings: Settings, judge: Judge, now: Callable[[], float]) -> 
     )
 
     def make(partition: int) -> Engine:
-        watermark = Watermark(
-            len(Source), lateness_s=settings.lateness_s, idle_s=settings.idle_s, now=now()
-        )
+        watermark = Watermark(len(Source), lateness_s=settings.lateness_s, idle_s=settings.idle_s, now=now())
         return Engine(partition, join, judge, watermark)
 
     return make

@@ -183,7 +183,9 @@ class KafkaReader:
 
     async def fetch(self, partition: int, refs: Sequence[tuple[Source, int]]) -> list[Record | None]:
         """Return single records in the order asked; None where retention took one."""
-        return await self.fetch_places([(self._sources[source], partition, offset) for source, offset in refs])
+        return await self.fetch_places(
+            [(self._sources[source], partition, offset) for source, offset in refs]
+        )
 
     async def fetch_places(self, places: Sequence[tuple[str, int, int]]) -> list[Record | None]:
         """Return the records at (topic, partition, offset), in the order asked."""
@@ -293,6 +295,8 @@ class KafkaJournal:
     async def entries(self, partition: int, offsets: Sequence[int]) -> list[Entry | None]:
         """Return the entries at these offsets, in the order asked; None where retention took one."""
         found: Mapping[int, Entry] = {
-            offset: entry for wanted in set(offsets) for offset, entry in await self.read(partition, wanted, wanted + 1)
+            offset: entry
+            for wanted in set(offsets)
+            for offset, entry in await self.read(partition, wanted, wanted + 1)
         }
         return [found.get(offset) for offset in offsets]

@@ -29,7 +29,7 @@ def wanted_topics(settings: Settings) -> dict[str, dict[str, str]]:
     """The topics of a deployment with the configuration each is created with."""
     topics = settings.topics
     return {
-        **{name: _SOURCE for name in topics.sources},
+        **dict.fromkeys(topics.sources, _SOURCE),
         topics.journal: _JOURNAL,
         topics.divergences: _COMPACTED,
         topics.conflicts: _COMPACTED,

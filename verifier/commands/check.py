@@ -38,7 +38,9 @@ class Finding(Struct, frozen=True, kw_only=True):
 async def run_check(settings: Settings) -> list[Finding]:
     """Check everything that can be checked from here; one thing wrong hides nothing else."""
     findings = [Finding(what="settings", state=State.OK, detail="complete and consistent")]
-    findings += [Finding(what="settings", state=State.WARNING, detail=warning) for warning in settings.warnings]
+    findings += [
+        Finding(what="settings", state=State.WARNING, detail=warning) for warning in settings.warnings
+    ]
     for what, check in (
         ("rules", _check_rules),
         ("kafka", _check_topics),

@@ -22,10 +22,13 @@ async def run_init(settings: Settings, say: Callable[[str], None], *, wait_s: fl
             created = await create_topics(settings)
             say(f"topics: {'created ' + ', '.join(created) if created else 'all there'}")
             applied = await migrate(settings.postgres.get_secret_value())
-            say(f"tables: {'applied migrations ' + ', '.join(map(str, applied)) if applied else 'up to date'}")
-            return
+            say(
+                f"tables: {'applied migrations ' + ', '.join(map(str, applied)) if applied else 'up to date'}"
+            )
         except DependencyDown as down:
             if loop.time() >= give_up_at:
                 raise
             say(f"waiting: {down}")
             await asyncio.sleep(RETRY_S)
+        else:
+            return

@@ -15,8 +15,8 @@ def murmur2(data: bytes) -> int:
     length = len(data)
     h = 0x9747B28C ^ length
     whole = length & ~3
-    for k in struct.unpack_from(f"<{whole >> 2}I", data):
-        k = k * _M & _MASK
+    for word in struct.unpack_from(f"<{whole >> 2}I", data):
+        k = word * _M & _MASK
         h = (h * _M & _MASK) ^ ((k ^ (k >> 24)) * _M & _MASK)
     if length != whole:
         h = (h ^ int.from_bytes(data[whole:], "little")) * _M & _MASK

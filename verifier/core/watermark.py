@@ -40,8 +40,7 @@ class Watermark:
     def observe(self, source: int, max_ts: float, now: float) -> None:
         """Note that records up to event time `max_ts` were read from `source`."""
         self._busy_at[source] = now
-        if max_ts > self._max_ts[source]:
-            self._max_ts[source] = max_ts
+        self._max_ts[source] = max(self._max_ts[source], max_ts)
 
     def note_end(self, source: int, at_end: bool) -> None:
         """Note whether `source` is read to its end."""

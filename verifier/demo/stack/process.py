@@ -149,6 +149,10 @@ class ManagedProcess:
             raise StackError(f"{self.name} is not started")
         return self._popen.pid
 
+    def is_ours(self) -> bool:
+        """Whether this very process started it: a forked copy of its owner must not end it."""
+        return self._owner_pid == os.getpid()
+
     @property
     def running(self) -> bool:
         """Whether the process lives (a paused one does)."""
@@ -275,7 +279,7 @@ class ManagedProcess:
         popen = self._popen
         if popen is None:
             return None
-        if self._owner_pid == os.getpid():
+        if self.is_ours():
             self._signal_group(signal.SIGKILL)
         code = popen.wait(_KILL_WAIT_S)
         self._popen = None
@@ -346,5 +350,5 @@ def _account(user: str | int | None) -> pwd.struct_passwd | None:
 def _stop_all() -> None:
     """End whatever its owner left running, last started first. A forked copy of this process owns nothing."""
     for process in reversed(list(_started.values())):
-        if process._owner_pid == os.getpid():
+        if process.is_ours():
             process.stop(grace_s=5.0)
