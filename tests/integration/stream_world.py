@@ -36,7 +36,7 @@ from verifier.testing import (
 TOPICS = OutputTopics(
     sources=("edge", "main.r", "shadow.r", "main.w", "shadow.w"), divergences="div", conflicts="con", rejected="rej"
 )
-WITHIN_S = 10.0
+WITHIN_S = 30.0
 
 
 async def eventually(what: str, condition: Callable[[], object], within_s: float = WITHIN_S) -> None:

@@ -12,6 +12,7 @@ from verifier.stream.codec import Codec, Record
 RECORDS_AT_ONCE_MAX = 10_000
 CAREFUL_RECORDS_MAX = 512
 ASIDE_MAX = 10_000
+KINDS_MAX = 100
 _DETAIL = "a mistake of the verifier's: it cannot work with this record; please report it with the log"
 _log = structlog.get_logger(__name__)
 
@@ -27,7 +28,15 @@ class Care:
         self.records_max = RECORDS_AT_ONCE_MAX
         self.aside: set[tuple[Source, int]] = set()
         self.failures = 0
+        self._told: set[str] = set()
         self._chunk: tuple[Source, int, int] | None = None
+
+    def is_new(self, error: str) -> bool:
+        """Whether this is the first failure of its kind: the one to be told in full."""
+        known = error in self._told
+        if len(self._told) < KINDS_MAX:
+            self._told.add(error)
+        return not known
 
     def begin(self, source: Source, chunk: Sequence[Record]) -> None:
         """Note what is fed next."""

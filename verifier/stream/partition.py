@@ -127,8 +127,8 @@ class PartitionWorker:
                 self._block(str(error))
                 await self._ports.clock.sleep(self._config.retry_s)
             except Exception as error:  # noqa: BLE001 - the journal says where to take up again
-                tell = _log.warning if self._care.failures else _log.exception
                 name = type(error).__name__
+                tell = _log.exception if self._care.is_new(name) else _log.warning
                 tell("partition_failed", partition=self.partition, batch=self._care.describe(), error=name)
                 self.blocked = f"failed: {name}; the log has the details"
                 self._care.failed()
