@@ -39,7 +39,7 @@ def scan(
     for claim in batch:
         place = (claim.scope, claim.key)
         fresh.setdefault(place, set()).add((claim.claimant.side, claim.claimant.request_id))
-        if claim.rev:
+        if claim.revises:
             revised.add(place)
     conflicts: list[Conflict] = []
     retracted: list[str] = []

@@ -175,7 +175,7 @@ class Engine:
         bound_hit = PENDING_BOUND in old.outcome.reasons
         outcome, claims = self._judged(reopening.request_id, seen, bound_hit=bound_hit)
         resolved = Resolved(outcome=outcome, events=event_refs(seen), rev=rev, was=old.outcome)
-        self._conclude(resolved, seen, [msgspec.structs.replace(claim, rev=rev) for claim in claims])
+        self._conclude(resolved, seen, claims)
 
     def _judged(
         self, request_id: str, seen: Sequence[Seen], *, bound_hit: bool
@@ -233,7 +233,9 @@ class Engine:
 
     def _conclude(self, resolved: Resolved, seen: Sequence[Seen], claims: Sequence[Claim]) -> None:
         self._resolved.append(resolved)
-        self._claims += claims
+        self._claims += [
+            msgspec.structs.replace(claim, rev=len(seen), revises=resolved.rev > 0) for claim in claims
+        ]
         newest = min(max(item.event.ts for item in seen), self._ceiling)
         self.join.settle(resolved, self.n + 1, max(self.watermark.value, newest))
 

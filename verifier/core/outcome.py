@@ -89,13 +89,18 @@ class Claimant(Struct, frozen=True, kw_only=True, omit_defaults=True):
     digest: int = 0
 
 
-class Claim(Struct, frozen=True, kw_only=True):
-    """A claim on a conflict key: `scope` is `idempotency`, `main_canary` or `main_shadow`."""
+class Claim(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A claim on a conflict key: `scope` is `idempotency` or `entity`.
+
+    `rev` orders what a request has claimed: the number of records it was concluded from. Evidence only grows, so this
+    holds also where a crash has made a worker conclude twice. `revises` says that a verdict had been given before.
+    """
 
     scope: str
     key: str
     claimant: Claimant
     rev: int = 0
+    revises: bool = False
 
 
 class Conflict(Struct, frozen=True, kw_only=True, omit_defaults=True):

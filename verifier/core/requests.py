@@ -1,4 +1,4 @@
-"""What the join waits for and keeps of a request: its evidence while it is open, what was concluded once it is closed."""
+"""What the join waits for and keeps of a request: evidence while it is open, the conclusion once it is closed."""
 
 from __future__ import annotations
 

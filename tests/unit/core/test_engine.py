@@ -142,7 +142,7 @@ def test_a_late_record_revises_the_verdict_with_the_former_records() -> None:
     assert (revised.outcome.verdict, revised.rev) == ("divergence", 1)
     assert revised.was is not None and revised.was.verdict == "match"
     assert len(revised.events) == 5
-    assert [claim.rev for claim in second.claims] == [1]
+    assert [(claim.rev, claim.revises) for claim in second.claims] == [(5, True)]
     assert [late.event for late in findings.late] == [seen(write("r")).event]
 
 
