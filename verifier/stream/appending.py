@@ -36,7 +36,6 @@ class Appending:
             numbered = next(((o, e) for o, e in valid_entries(between, after_n=entry.n - 1)), None)
             if numbered is None or numbered[1].worker != entry.worker or numbered[1].at != entry.at:
                 raise Fenced(f"journal entry {entry.n} was written by another worker")
-            self.end = offset + 1
-            return numbered[0]
+            offset = numbered[0]  # what lies behind it may be another's next entry: the next append looks
         self.end = offset + 1
         return offset
