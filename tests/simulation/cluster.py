@@ -104,7 +104,7 @@ class Process:
         )
         app = AppConfig(group="g", brokers=(), sources=TOPICS.sources, partitions=setup.partitions, data_dir="")
         self.worker = Worker(
-            WorkerConfig(app=app),
+            WorkerConfig(app=app, ends_every_s=setup.ends_every_s),
             make_partition=lambda partition, _fold: self._make_partition(partition),
             tables=self.tables,
             records=self._records,
@@ -315,6 +315,9 @@ class Cluster:
     @property
     def quiet(self) -> bool:
         """Whether everything written is read, concluded, journaled and in the tables."""
+        for process in self.live():
+            if process.told != {p for p, owner in self.owner.items() if owner is process}:
+                return False
         for partition in range(self._setup.partitions):
             process = self.owner[partition]
             worker = process.worker.partitions.get(partition)

@@ -45,6 +45,7 @@ class Setup:
     lateness_s: float
     idle_s: float
     tick_s: float
+    ends_every_s: float
     idempotency_ttl_s: float
     conflict_timeout_s: float
     pending_requests_max: int
@@ -74,7 +75,8 @@ def draw_setup(rng: Random) -> Setup:
         write_settle_s=rng.choice((0.5, 1.0)),
         lateness_s=rng.choice((0.5, 2.0)),
         idle_s=rng.choice((0.5, 2.0)),
-        tick_s=rng.choice((0.4, 1.0)),
+        tick_s=rng.choice((0.5, 1.5)),
+        ends_every_s=rng.choice((0.5, 2.0)),
         idempotency_ttl_s=3600.0 if faults.memory_loss else rng.choice((3.0, 8.0, 3600.0)),
         conflict_timeout_s=rng.choice((2.0, 30.0)),
         pending_requests_max=rng.randint(2, 6) if faults.bound else 10_000,

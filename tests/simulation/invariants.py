@@ -94,6 +94,10 @@ class Watch:
         )
 
     def _check_counts(self, name: str, entry: Entry, last: Entry | None) -> None:
+        counted = {count.source for count in entry.counts}
+        for source in Source:
+            if source not in counted and last is not None:
+                must(entry.positions[source] == last.positions[source], f"{name}: {source.name} moved uncounted")
         for count in entry.counts:
             source = Source(count.source)
             start = 0 if last is None else last.positions[source]

@@ -30,6 +30,7 @@ _DEFECTS = frozenset(
 )
 """What the product logs when it meets a mistake of its own."""
 
+QUIET_S = 6
 PEACE_S = 120.0
 """Virtual time within which everything must be resolved once nothing goes wrong any more."""
 
@@ -227,14 +228,13 @@ class _Simulation:
     async def _peace(self) -> None:
         cluster = self._cluster
         self.servers.lost_acks_share = self.servers.crash_share = 0.0
-        await asyncio.sleep(10.0)  # the last outages and stops end
         self.servers.down.clear()
         for process in cluster.live():
             process.go_on()
         self._replace_dead()
         began_s = self._loop.time()
         quiet_for = 0
-        while quiet_for < 12:
+        while quiet_for < QUIET_S:
             await asyncio.sleep(1.0)
             self._check()
             self._replace_dead()
