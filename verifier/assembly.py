@@ -60,7 +60,7 @@ def engine_maker(settings: Settings, judge: Judge, now: Callable[[], float]) -> 
     """Return what makes a fresh engine for a partition index."""
     join = JoinConfig(
         join_timeout_s=settings.join_timeout_s,
-        write_settle_s=settings.write_settle_s,
+        write_settle_s=settings.write_settle_s + settings.write_behind_delay_s,
         expect_edge="edge" in settings.expect,
         expect_responses="responses" in settings.expect,
         closed_hold_s=2 * settings.join_timeout_s,
@@ -172,6 +172,7 @@ class Service:
                 idempotency_ttl_s=settings.idempotency_ttl_s,
                 conflict_timeout_s=settings.conflict_timeout_s,
                 log_conflicts=settings.log_conflicts,
+                claim_idempotency_keys=settings.idempotency_enabled,
             ),
         )
 

@@ -1,4 +1,4 @@
-"""The installed program as its users run it: `verifier` processes, reached over Kafka, HTTP, PostgreSQL and Redis alone."""
+"""The installed program as its users run it: processes, reached over Kafka, HTTP, PostgreSQL and Redis alone."""
 
 from __future__ import annotations
 
@@ -200,9 +200,16 @@ class Cluster:
 
     # -- processes -------------------------------------------------------------------------------------------
 
-    def command(self, *arguments: str, timeout_s: float = 60.0, **env: str) -> subprocess.CompletedProcess[str]:
+    def command(
+        self, *arguments: str, env: Mapping[str, str] | None = None, timeout_s: float = 60.0
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [PROGRAM, *arguments], env={**self.env, **env}, capture_output=True, text=True, timeout=timeout_s, check=False
+            [PROGRAM, *arguments],
+            env={**self.env, **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
         )
 
     def init(self) -> None:
@@ -321,7 +328,9 @@ class Cluster:
         summary: dict[str, Any] = self.workers[0].json("/v1/summary")
         return summary
 
-    def settle(self, requests: int, *, records: int | None = None, within_s: float = SETTLED_WITHIN_S) -> dict[str, Any]:
+    def settle(
+        self, requests: int, *, records: int | None = None, within_s: float = SETTLED_WITHIN_S
+    ) -> dict[str, Any]:
         """Wait until so many requests have a verdict, nothing is pending and nothing unread; returns the summary."""
         seen: list[Any] = [None]
 

@@ -126,7 +126,7 @@ def test_init_is_repeatable_and_says_what_it_did(cluster: Cluster) -> None:
 def test_wrong_settings_are_all_named_at_once(cluster: Cluster) -> None:
     wrong = {"VERIFIER_PARTITIONS": "none", "VERIFIER_HTTP_PORT": "70000", "VERIFIER_JOIN_TIMEOUT_S": "-1"}
     for command in ("worker", "init"):
-        done = cluster.command(command, **wrong)
+        done = cluster.command(command, env=wrong)
         assert done.returncode == 2, done.stderr
         assert all(name in done.stderr for name in wrong)
         assert "Traceback" not in done.stderr
@@ -137,7 +137,7 @@ def test_a_server_that_cannot_be_reached_is_exit_status_3(cluster: Cluster) -> N
         ("VERIFIER_POSTGRES", f"postgresql://v:s3cret@127.0.0.1:{free_port()}/v"),
         ("VERIFIER_KAFKA", f"127.0.0.1:{free_port()}"),
     ):
-        done = cluster.command("init", "--wait-s", "2", **{setting: value})
+        done = cluster.command("init", "--wait-s", "2", env={setting: value})
         assert done.returncode == 3, (done.stdout, done.stderr)
         assert "s3cret" not in done.stdout + done.stderr
         assert "Traceback" not in done.stderr
@@ -158,7 +158,7 @@ def test_topics_of_unequal_partition_counts_are_refused(new_cluster: NewCluster)
     done = uneven.command("init")
     assert done.returncode == 2
     assert f"{SOURCES[1]} has 3" in done.stderr and "same partition count" in done.stderr
-    done = uneven.command("worker", VERIFIER_HTTP_PORT=str(free_port()))
+    done = uneven.command("worker", env={"VERIFIER_HTTP_PORT": str(free_port())})
     assert done.returncode == 2
     assert "same partition count" in done.stderr and "Traceback" not in done.stderr
 

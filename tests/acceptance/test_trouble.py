@@ -9,12 +9,22 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Self
 
 import pytest
 from aiokafka import AIOKafkaProducer
 from redis import Redis as Client
 
-from tests.acceptance.cluster import SOURCES, STOPPED_WITHIN_S, VERDICTS, Cluster, Produced, run, wait_for
+from tests.acceptance.cluster import (
+    SOURCES,
+    STOPPED_WITHIN_S,
+    VERDICTS,
+    Cluster,
+    Produced,
+    WorkerProcess,
+    run,
+    wait_for,
+)
 from tests.acceptance.conftest import NewCluster
 from tests.acceptance.records import mirrored, mutating
 from verifier.demo.stack.ports import free_port
@@ -31,11 +41,10 @@ class Stream:
         self._requests = requests
         self._random = random.Random(seed)
         self._thread = threading.Thread(target=lambda: run(self._produce()))
-        self._failed: list[BaseException] = []
         self.truth: Counter[str] = Counter()
         self.records: Counter[str] = Counter()
 
-    def __enter__(self) -> Stream:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -80,7 +89,7 @@ class Stream:
         """Wait for the end and compare everything that can be counted with the truth."""
         cluster = self._cluster
         summary = cluster.settle(self._requests, records=self.records.total(), within_s=90.0)
-        assert {verdict: n for verdict, n in summary["requests"].items() if n and verdict != "total"} == dict(self.truth)
+        assert {v: n for v, n in summary["requests"].items() if n and v != "total"} == dict(self.truth)
         assert {name.removeprefix(cluster.prefix): n for name, n in summary["records"].items()} == {
             topic: self.records[topic] for topic in SOURCES
         }
@@ -149,6 +158,9 @@ def test_a_crash_of_kafka_stops_and_loses_nothing(cluster: Cluster) -> None:
         past(stream, 0.2)
         with gone(kafka.kill, kafka.start):
             wait_for("readyz to say why", lambda: cluster.workers[0].not_ready_because("Kafka"), 30.0)
+            status, took_s = cluster.workers[1].stop()
+            assert status == 0 and took_s < STOPPED_WITHIN_S
+        cluster.workers[1].start()
     stream.check()
     cluster.wait_ready()
     went_down_and_came_back(cluster, "kafka")
@@ -181,9 +193,8 @@ def test_killed_frozen_added_and_stopped_workers_change_no_count(cluster: Cluste
     assert {place: n for place, n in cluster.committed().items() if n} == dict(ends)
 
 
-def owns(worker: object, partitions: int) -> bool:
-    log = worker.log()  # type: ignore[attr-defined]
-    assigned = [line["partitions"] for line in log if line["event"] == "partitions_assigned"]
+def owns(worker: WorkerProcess, partitions: int) -> bool:
+    assigned = [line["partitions"] for line in worker.log() if line["event"] == "partitions_assigned"]
     return bool(assigned) and len(assigned[-1]) == partitions
 
 

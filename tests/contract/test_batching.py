@@ -58,7 +58,8 @@ async def _never(*_: object) -> None:
 
 
 def record(offset: int) -> Any:
-    return SimpleNamespace(offset=offset, timestamp=1_700_000_000_000 + offset, timestamp_type=1, topic="x", partition=0)
+    timestamp = 1_700_000_000_000 + offset
+    return SimpleNamespace(offset=offset, timestamp=timestamp, timestamp_type=1, topic="x", partition=0)
 
 
 NewConsumer = Callable[[dict[TP, list[Any]], dict[TP, int]], BatchConsumer]

@@ -8,12 +8,15 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from stream_world import StreamWorld, eventually, pair
+from verifier.core.errors import DependencyDown
 from verifier.core.events import Source
 from verifier.core.journal import Entry, encode_entry, valid_entries
 from verifier.stream.codec import Codec, CodecConfig, Record
 from verifier.stream.ports import EntryTooLarge
-from verifier.testing import MemoryJournal, response
+from verifier.testing import MemoryJournal, edge, response, write
 
 
 class FailsOn(Codec):
@@ -198,8 +201,6 @@ async def test_while_tables_are_away_work_piles_up_to_a_bound_only() -> None:
     world = StreamWorld(join_timeout_s=0.3)
 
     async def away(*_: object, **__: object) -> tuple[str, ...]:
-        from verifier.core.errors import DependencyDown
-
         raise DependencyDown("postgres", "away")
 
     apply = world.store.apply
@@ -216,3 +217,21 @@ async def test_while_tables_are_away_work_piles_up_to_a_bound_only() -> None:
         await world.hand_over(worker)
         summary = await world.settled(30)
     assert summary["requests"]["match"] == 30
+
+
+@pytest.mark.parametrize("claimed", [True, False])
+async def test_idempotency_keys_are_claimed_unless_that_is_switched_off(claimed: bool) -> None:
+    world = StreamWorld(join_timeout_s=0.5)
+    ts = time.time()
+    for number, request_id in enumerate(("a", "b")):
+        for side in ("main", "shadow"):
+            world.produce(
+                edge(request_id, side, ts=ts, method="POST"),
+                write(request_id, side, ts=ts + number, key=number, data={"n": number}, idempotency_key="k"),
+                response(request_id, side, ts=ts, method="POST", writes=1, idempotency_key="k"),
+            )
+    async with world.running(claim_idempotency_keys=claimed) as worker:
+        await world.hand_over(worker)
+        summary = await world.settled(2)
+    assert summary["conflicts"] == (2 if claimed else 0)
+    assert bool(world.store._keys) is claimed

@@ -12,7 +12,7 @@ from verifier.adapters.postgres import PostgresStore
 from verifier.adapters.settings import Settings
 from verifier.adapters.topics import TopicsWrong, check_counts, partition_counts
 from verifier.assembly import Service
-from verifier.core.errors import DependencyDown
+from verifier.core.errors import DependencyDown, VerifierError
 from verifier.web.api import create_app
 from verifier.web.server import WebServer, serve
 from verifier.web.waiting import waiting_app
@@ -111,8 +111,10 @@ async def _purge(store: PostgresStore, retention_days: int) -> None:
             removed = await store.purge(retention_days)
             if removed:
                 _log.info("purged", rows=removed)
-        except DependencyDown as down:
-            _log.warning("purge_put_off", detail=down.detail)
+        except VerifierError as error:
+            _log.warning("purge_put_off", detail=str(error))
+        except Exception:  # noqa: BLE001 - what is too old stays a little longer; nothing else depends on it
+            _log.exception("purge_failed")
         await asyncio.sleep(3600)
 
 

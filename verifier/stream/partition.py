@@ -14,6 +14,7 @@ from typing import TypeVar
 import structlog
 from msgspec.structs import replace
 
+from verifier.core.conflict import IDEMPOTENCY
 from verifier.core.engine import Engine, Findings, Slice
 from verifier.core.errors import DependencyDown, VerifierError
 from verifier.core.events import Source
@@ -273,6 +274,8 @@ class PartitionWorker:
         config = self._config
         for failure in findings.failures:
             _log.error("judge_failed", request_id=failure.request_id, error=failure.error, place=failure.place)
+        if not config.claim_idempotency_keys:
+            findings = replace(findings, claims=tuple(c for c in findings.claims if c.scope != IDEMPOTENCY))
         claims = self._contests.take(findings.claims)
         nothing = Entry(partition=self.partition, n=-1, worker="", at=0.0)
         entry = await self._contests.find(nothing, claims, self._engine.watermark.value)

@@ -38,6 +38,7 @@ class PartitionConfig(Struct, frozen=True, kw_only=True):
     conflict_timeout_s: float = 30.0
     clock_skew_max_s: float = 60.0
     log_conflicts: bool = False
+    claim_idempotency_keys: bool = True
     stall_s: float = 2.0
 
 
