@@ -10,45 +10,31 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 
-import msgspec
 from msgspec import Struct
 
 from verifier.adapters.postgres import Position, StoredAt
 from verifier.core.counts import Counts
 from verifier.core.errors import StaleApply
 from verifier.core.journal import Entry
-from verifier.core.outcome import Verdict, WriteSet
+from verifier.core.outcome import Verdict
 from verifier.core.paging import decode_cursor, encode_cursor
-from verifier.core.rollup import UNVERSIONED, Delta, Finding, KeyClaim, Row, Stored, fold, precedes, settle
-from verifier.core.storable import bounded_text, json_text
+from verifier.core.rollup import UNVERSIONED, Delta, Finding, KeyClaim, Stored, fold, precedes, settle
+from verifier.core.storable import bounded_text
 from verifier.core.views import (
     EXEMPLARS_MAX,
     ITEMS_MAX,
     Progress,
     View,
     conflict_view,
-    difference_view,
     field_views,
     key_result_view,
     route_views,
     summary_view,
 )
+from verifier.testing_views import StoredRequest, as_stored, divergence_view, request_view, writes_view
 
 _S_PER_DAY = 86_400.0
 _CONFLICTS_OF_REQUEST_MAX = 100
-
-
-class _Request(Struct):
-    """A row of `requests` with what hangs on it."""
-
-    row: Row
-    partition: int
-    journal_offsets: tuple[int, ...]
-    diverged: bool
-
-    @property
-    def ts(self) -> float:
-        return self.row.outcome.ts
 
 
 class _Partition(Struct):
@@ -71,7 +57,7 @@ class MemoryStore:
         self._entries: dict[int, dict[int, int]] = {}
         self._counts = Counts()
         self._seen: set[int] = set()
-        self._requests: dict[str, _Request] = {}
+        self._requests: dict[str, StoredRequest] = {}
         self._findings: dict[str, Finding] = {}
         self._keys: dict[str, KeyClaim] = {}
         self._purged_conflicts = 0
@@ -100,7 +86,7 @@ class MemoryStore:
             before = self._requests.get(request_id)
             offsets = (before.journal_offsets if before else ()) + row.journal_offsets
             diverged = row.outcome.verdict == Verdict.DIVERGENCE
-            self._requests[request_id] = _Request(row, partition, offsets, diverged)
+            self._requests[request_id] = StoredRequest(row, partition, offsets, diverged)
         self._counts.add(delta.counts)
         if any(count.records for count in delta.counts.records.values()):
             self._seen.add(partition)
@@ -220,7 +206,7 @@ class MemoryStore:
                     ids.append(request_id)
         return field_views(wanted, self._counts.verdicts, exemplars)
 
-    def _newest_diverged(self) -> list[tuple[str, _Request]]:
+    def _newest_diverged(self) -> list[tuple[str, StoredRequest]]:
         diverged = [(i, request) for i, request in self._requests.items() if request.diverged]
         return sorted(diverged, key=lambda item: (item[1].ts, item[0]), reverse=True)
 
@@ -239,14 +225,14 @@ class MemoryStore:
         wanted_field = None if field is None else bounded_text(field)
         wanted_route = None if route is None else bounded_text(route)
 
-        def matches(request: _Request) -> bool:
+        def matches(request: StoredRequest) -> bool:
             return wanted_route in {None, request.row.route} and any(
                 kind in {None, seen[0]} and wanted_field in {None, seen[1]} and not seen[3]
                 for seen in request.row.counted.fields
             )
 
         items = [
-            _divergence_view(request)
+            divergence_view(request)
             for _, request in self._newest_diverged()
             if (route is None and kind is None and field is None) or matches(request)
         ]
@@ -272,7 +258,7 @@ class MemoryStore:
 
     def _conflict_views(self) -> list[View]:
         views = [
-            _as_stored(conflict_view(f.conflict)) for f in self._findings.values() if f.conflict is not None
+            as_stored(conflict_view(f.conflict)) for f in self._findings.values() if f.conflict is not None
         ]
         return sorted(views, key=itemgetter("ts", "id"), reverse=True)
 
@@ -290,7 +276,7 @@ class MemoryStore:
         wanted = None if route is None else bounded_text(route)
         newest = sorted(self._requests.items(), key=lambda item: (item[1].ts, item[0]), reverse=True)
         items = [
-            _request_view(request)
+            request_view(request)
             for _, request in newest
             if verdict in {None, request.row.outcome.verdict} and wanted in {None, request.row.route}
         ]
@@ -318,8 +304,8 @@ class MemoryStore:
             "partition": found.partition,
             "journal_offsets": list(found.journal_offsets),
             "user_id": outcome.user_id,
-            "differences": _divergence_view(found)["differences"] if found.diverged else None,
-            "writes": None if outcome.writes is None else _writes_view(request_id, outcome.writes),
+            "differences": divergence_view(found)["differences"] if found.diverged else None,
+            "writes": None if outcome.writes is None else writes_view(request_id, outcome.writes),
             "conflicts": conflicts[:_CONFLICTS_OF_REQUEST_MAX],
         }
 
@@ -337,68 +323,13 @@ class MemoryStore:
             "created_at": claimant.ts,
             "expires_at": claimant.ts + self._idempotency_ttl_s,
             "processed_at": found.at,
-            "result": _as_stored(key_result_view(claimant, found.claim.rev)),
+            "result": as_stored(key_result_view(claimant, found.claim.rev)),
             "error": found.error,
         }
 
 
 def _finding_ts(finding: Finding) -> float:
     return finding.at if finding.conflict is None else finding.conflict.ts
-
-
-def _as_stored(view: View) -> View:
-    stored: View = msgspec.json.decode(json_text(view))
-    return stored
-
-
-def _request_view(request: _Request) -> View:
-    outcome = request.row.outcome
-    return _as_stored(
-        {
-            "request_id": outcome.request_id,
-            "route": request.row.route,
-            "ts": outcome.ts,
-            "verdict": outcome.verdict,
-            "rev": request.row.rev,
-            "reasons": list(outcome.reasons),
-            "missing": list(outcome.missing),
-            "user_id": outcome.user_id,
-        }
-    )
-
-
-def _divergence_view(request: _Request) -> View:
-    outcome = request.row.outcome
-    return _as_stored(
-        {
-            "request_id": outcome.request_id,
-            "route": request.row.route,
-            "ts": outcome.ts,
-            "verdict": outcome.verdict,
-            "reasons": outcome.reasons,
-            "differences": [difference_view(difference) for difference in outcome.differences],
-            "ignored": len(outcome.ignored),
-            "dropped": outcome.dropped,
-        }
-    )
-
-
-def _writes_view(request_id: str, writes: WriteSet) -> View:
-    main = writes.main is not None or writes.main_status is not None
-    shadow = writes.shadow is not None or writes.shadow_status is not None
-    return _as_stored(
-        {
-            "operation_type": writes.operation,
-            "user_id": writes.user_id,
-            "shadow_request_id": request_id if shadow else None,
-            "main_request_id": request_id if main else None,
-            "shadow_data": writes.shadow,
-            "main_data": writes.main,
-            "shadow_status": writes.shadow_status,
-            "main_status": writes.main_status,
-            "error": writes.error,
-        }
-    )
 
 
 def _page(

@@ -26,6 +26,9 @@ from verifier.adapters.redaction import HIDDEN, Redactor
 
 EventKind: TypeAlias = Literal["edge", "responses", "writes"]
 Phase: TypeAlias = Literal["shadow", "canary", "ramp", "full"]
+Action: TypeAlias = Literal[
+    "ignore", "presence", "type", "tolerance", "time_tolerance", "pattern", "unordered", "generated_id", "exact"
+]  # fmt: skip
 
 Seconds = Annotated[float, BeforeValidator(read.read_duration)]
 Bytes = Annotated[int, BeforeValidator(read.read_size)]
@@ -52,17 +55,7 @@ class RuleSpec(BaseModel):
     route: Annotated[str, BeforeValidator(read.read_route)] | None = None
     kind: Literal["status", "header", "body", "write", "*"]
     field: str | None = Field(default=None, max_length=512)
-    action: Literal[
-        "ignore",
-        "presence",
-        "type",
-        "tolerance",
-        "time_tolerance",
-        "pattern",
-        "unordered",
-        "generated_id",
-        "exact",
-    ]
+    action: Action
     params: dict[str, str | bool | int | float | list[str]] = Field(default_factory=dict)
     owner: str | None = None
     reason: str | None = None
