@@ -1,0 +1,143 @@
+"""Hundreds of thousands of requests while workers are killed, frozen, added and removed, and every server restarts."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections import Counter
+
+import pytest
+
+from tests.acceptance.cluster import STOPPED_WITHIN_S, Cluster, WorkerProcess, wait_for
+from tests.acceptance.conftest import NewCluster
+from tests.long.conftest import Say
+from tests.long.pouring import Pouring
+from tests.long.traffic import Traffic
+from tests.long.truth_check import check_journal, check_postgres, check_summary, check_topics
+
+REQUESTS = int(os.environ.get("LONG_REQUESTS", "200000"))
+SEED = int(os.environ.get("LONG_SEED", "1"))
+KILLS, FREEZES = 20, 3
+REQUESTS_A_SECOND = 500.0
+FROZEN_S = (12.0, 15.0)  # the session timeout is 10 s
+PAUSE_S = (3.0, 13.0)
+
+
+class Chaos:
+    """What befalls a cluster, drawn from a seed."""
+
+    def __init__(self, cluster: Cluster, seed: int, say: Say) -> None:
+        self._cluster, self._random, self._say = cluster, random.Random(seed), say
+        self._added = 0
+        self.done: Counter[str] = Counter()
+
+    def plan(self) -> list[str]:
+        """Two workers for the first half, then three."""
+        kills, random_ = ["kill"] * (KILLS // 2), self._random
+        first = [*kills, "freeze", "restart_redis", "restart_postgres", "replace"]
+        second = [*kills, *["freeze"] * (FREEZES - 1), "restart_kafka", "kill_kafka", "kill_postgres"]
+        second += ["replace", "kill_all"]
+        random_.shuffle(first)
+        random_.shuffle(second)
+        return [*first, "add", *second]
+
+    def befall(self, what: str) -> None:
+        getattr(self, f"_{what}")()
+        self.done[what] += 1
+
+    def pause(self) -> None:
+        """Let it run a little: the moments are what is random, so this is no wait for anything."""
+        time.sleep(self._random.uniform(*PAUSE_S))
+
+    def _one(self) -> WorkerProcess:
+        return self._random.choice(self._cluster.workers)
+
+    def _kill(self) -> None:
+        worker = self._one()
+        worker.kill()
+        time.sleep(self._random.uniform(0.0, 1.0))
+        worker.start()
+
+    def _kill_all(self) -> None:
+        for worker in self._cluster.workers:
+            worker.kill()
+        for worker in self._cluster.workers:
+            worker.start()
+
+    def _freeze(self) -> None:
+        worker = self._one()
+        worker.pause()
+        time.sleep(self._random.uniform(*FROZEN_S))
+        worker.resume()
+
+    def _add(self) -> None:
+        self._added += 1
+        name, folder = f"added-{self._added}", self._cluster.folder
+        env = {**self._cluster.env, "VERIFIER_DATA_DIR": str(folder / name)}
+        self._cluster.workers.append(WorkerProcess(env, folder / f"{name}.log"))
+
+    def _replace(self) -> None:
+        """A new worker comes, an old one goes in good order."""
+        self._add()
+        old = self._cluster.workers.pop(self._random.randrange(len(self._cluster.workers) - 1))
+        wait_for("the one that goes to be up", lambda: old.get("/healthz"), 60.0)
+        status, took_s = old.stop()
+        assert status == 0 and took_s < STOPPED_WITHIN_S, old.state()
+
+    def _restart_redis(self) -> None:
+        self._cluster.servers.redis.restart()
+
+    def _restart_postgres(self) -> None:
+        self._cluster.servers.postgres.restart()
+
+    def _kill_postgres(self) -> None:
+        self._cluster.servers.postgres.kill()
+        self._cluster.servers.postgres.start()
+
+    def _restart_kafka(self) -> None:
+        self._cluster.servers.kafka.restart()
+
+    def _kill_kafka(self) -> None:
+        self._cluster.servers.kafka.kill()
+        self._cluster.servers.kafka.start()
+
+
+def standing(cluster: Cluster) -> str:
+    """Where the tables stand, for whoever watches."""
+    row = cluster.sql("SELECT coalesce(sum(n), 0)::bigint AS n FROM verdict_counts")[0]
+    return f"{row['n']} verdicts"
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_every_place_tells_the_exact_truth_after_kills_freezes_and_restarts(
+    new_cluster: NewCluster, say: Say
+) -> None:
+    cluster = new_cluster(partitions=4, VERIFIER_JOIN_TIMEOUT_S="8", VERIFIER_LOG_CONFLICTS="false")
+    cluster.start(2)
+    say(f"two workers ready; seed {SEED}")
+    traffic = Traffic(SEED, time.time(), REQUESTS_A_SECOND)
+    chaos = Chaos(cluster, SEED, say)
+    with Pouring(cluster, traffic, REQUESTS, pace=REQUESTS_A_SECOND) as pouring:
+        for what in chaos.plan():
+            chaos.pause()
+            chaos.befall(what)
+            say(f"{what}: {pouring.poured} requests poured, {len(cluster.workers)} workers")
+        assert chaos.done["kill"] >= KILLS and chaos.done["freeze"] >= FREEZES
+        while pouring.running:
+            say(f"{pouring.poured} requests poured, {standing(cluster)}")
+            pouring.join(20.0)
+    say("all poured")
+    truth = traffic.truth
+    cluster.wait_ready(180.0)
+    summary = cluster.settle(len(truth.verdicts), records=truth.records.total(), within_s=300.0)
+    say(f"settled: {summary['requests']}")
+    wait_for("conflicts told again", lambda: cluster.summary()["conflicts"] == len(truth.conflicts), 30.0)
+    check_summary(cluster.summary(), cluster, truth)
+    check_postgres(cluster, truth)
+    passed_over = check_journal(cluster, truth)
+    check_topics(cluster, truth)
+    say(
+        f"exact in REST, PostgreSQL, journal and topics; {passed_over} entries of fenced workers; {dict(chaos.done)}\n"
+    )
