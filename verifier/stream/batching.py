@@ -16,6 +16,7 @@ from typing import Any, ClassVar, cast
 from faust.serializers.schemas import Schema
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
+from mode.threads import ServiceThread, WorkerThread
 
 Committable = Callable[[TP], int | None]
 
@@ -32,11 +33,24 @@ class BatchSchema(Schema[Any, Any]):
         return message.value
 
 
+class EndingThread(WorkerThread):
+    """The consumer's thread, ending with the process: Faust's outlives a stop cut short, and stays in the group."""
+
+    def __init__(self, service: ServiceThread, **kwargs: Any) -> None:
+        super().__init__(service, **kwargs)
+        self.daemon = True
+
+
 class BatchConsumer(driver.Consumer):
     """Yields one message for each partition of a fetch, and commits what the application says."""
 
     source_topics: ClassVar[frozenset[str]] = frozenset()
     committable: ClassVar[Committable] = staticmethod(lambda tp: None)
+
+    def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
+        thread = super()._new_consumer_thread()
+        thread.Worker = EndingThread
+        return thread
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
         """Fetch, and yield each source partition's records as one message."""
