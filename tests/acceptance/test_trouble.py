@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Self
+from typing import NamedTuple, Self
 
 import pytest
 from aiokafka import AIOKafkaProducer
@@ -33,16 +33,28 @@ REQUESTS = 3_000
 REQUESTS_A_SECOND = 400.0
 
 
-class Stream:
-    """Requests with a known truth, produced at a pace in a thread of their own, over outages of Kafka too."""
+class Deployment(NamedTuple):
+    """A deployment and what is true of all that it was given."""
 
-    def __init__(self, cluster: Cluster, requests: int = REQUESTS, *, seed: int = 7) -> None:
-        self._cluster = cluster
+    cluster: Cluster
+    truth: Counter[str]
+    records: Counter[str]
+
+
+class Stream:
+    """Requests with a known truth, produced at a pace in a thread of their own, over outages of Kafka too.
+
+    `truth` and `records` add up over the streams of one deployment.
+    """
+
+    def __init__(self, deployment: Deployment, name: str, requests: int = REQUESTS, *, seed: int = 7) -> None:
+        self._cluster = deployment.cluster
+        self._name = name
         self._requests = requests
         self._random = random.Random(seed)
         self._thread = threading.Thread(target=lambda: run(self._produce()))
-        self.truth: Counter[str] = Counter()
-        self.records: Counter[str] = Counter()
+        self.truth, self.records = deployment.truth, deployment.records
+        self._began_at = self.truth.total()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -53,7 +65,7 @@ class Stream:
 
     def _request(self, number: int, ts: float) -> list[Produced]:
         drawn = self._random.random()
-        request_id = f"r-{number}"
+        request_id = f"{self._name}-{number}"
         if drawn < 0.02:
             verdict, records = "divergence", mirrored(request_id, ts, shadow={"status": 500})
         elif drawn < 0.03:
@@ -66,6 +78,11 @@ class Stream:
         self._random.shuffle(records)
         self.truth[verdict] += 1
         return records
+
+    @property
+    def produced(self) -> int:
+        """Number of its requests so far."""
+        return self.truth.total() - self._began_at
 
     async def _produce(self) -> None:
         # idempotence, so that a broker's crash neither loses nor repeats a record
@@ -88,7 +105,7 @@ class Stream:
     def check(self) -> None:
         """Wait for the end and compare everything that can be counted with the truth."""
         cluster = self._cluster
-        summary = cluster.settle(self._requests, records=self.records.total(), within_s=90.0)
+        summary = cluster.settle(self.truth.total(), records=self.records.total(), within_s=90.0)
         assert {v: n for v, n in summary["requests"].items() if n and v != "total"} == dict(self.truth)
         assert {name.removeprefix(cluster.prefix): n for name, n in summary["records"].items()} == {
             topic: self.records[topic] for topic in SOURCES
@@ -100,17 +117,22 @@ class Stream:
         assert set(self.truth) <= set(VERDICTS)
 
 
-@pytest.fixture
-def cluster(new_cluster: NewCluster) -> Iterator[Cluster]:
+@pytest.fixture(scope="module")
+def deployment(new_cluster: NewCluster) -> Deployment:
     made = new_cluster(partitions=2, VERIFIER_JOIN_TIMEOUT_S="8")
     made.start(2)
-    yield made
-    made.close()
+    return Deployment(made, Counter(), Counter())
+
+
+@pytest.fixture
+def cluster(deployment: Deployment) -> Cluster:
+    deployment.cluster.wait_ready()
+    return deployment.cluster
 
 
 def past(stream: Stream, share: float) -> None:
-    """Wait until that share of the stream is produced."""
-    wait_for("the stream to flow", lambda: stream.truth.total() > share * REQUESTS, 60.0)
+    """Wait until that share of the usual number of requests is produced."""
+    wait_for("the stream to flow", lambda: stream.produced > share * REQUESTS, 60.0)
 
 
 def went_down_and_came_back(cluster: Cluster, dependency: str) -> None:
@@ -128,9 +150,9 @@ def gone(kill: Callable[[], None], start: Callable[[], object]) -> Iterator[None
         start()
 
 
-def test_a_crash_of_redis_stops_and_loses_nothing(cluster: Cluster) -> None:
+def test_a_crash_of_redis_stops_and_loses_nothing(deployment: Deployment, cluster: Cluster) -> None:
     redis = cluster.servers.redis
-    with Stream(cluster) as stream:
+    with Stream(deployment, "redis") as stream:
         past(stream, 0.2)
         with gone(redis.kill, redis.start):
             wait_for("readyz to say why", lambda: cluster.workers[0].not_ready_because("Redis"), 20.0)
@@ -140,9 +162,9 @@ def test_a_crash_of_redis_stops_and_loses_nothing(cluster: Cluster) -> None:
     went_down_and_came_back(cluster, "redis")
 
 
-def test_a_crash_of_postgresql_stops_and_loses_nothing(cluster: Cluster) -> None:
+def test_a_crash_of_postgresql_stops_and_loses_nothing(deployment: Deployment, cluster: Cluster) -> None:
     postgres = cluster.servers.postgres
-    with Stream(cluster) as stream:
+    with Stream(deployment, "postgresql") as stream:
         past(stream, 0.2)
         with gone(postgres.kill, postgres.start):
             wait_for("readyz to say why", lambda: cluster.workers[0].not_ready_because("PostgreSQL"), 20.0)
@@ -152,9 +174,9 @@ def test_a_crash_of_postgresql_stops_and_loses_nothing(cluster: Cluster) -> None
     went_down_and_came_back(cluster, "postgres")
 
 
-def test_a_crash_of_kafka_stops_and_loses_nothing(cluster: Cluster) -> None:
+def test_a_crash_of_kafka_stops_and_loses_nothing(deployment: Deployment, cluster: Cluster) -> None:
     kafka = cluster.servers.kafka
-    with Stream(cluster) as stream:
+    with Stream(deployment, "kafka") as stream:
         past(stream, 0.2)
         with gone(kafka.kill, kafka.start):
             wait_for("readyz to say why", lambda: cluster.workers[0].not_ready_because("Kafka"), 30.0)
@@ -166,9 +188,35 @@ def test_a_crash_of_kafka_stops_and_loses_nothing(cluster: Cluster) -> None:
     went_down_and_came_back(cluster, "kafka")
 
 
-def test_killed_frozen_added_and_stopped_workers_change_no_count(cluster: Cluster) -> None:
+def test_redis_losing_its_memory_is_noticed_and_later_conflicts_are_still_found(
+    deployment: Deployment, cluster: Cluster
+) -> None:
+    ts, before = time.time(), deployment.truth.total()
+    row = {"data": {"v": 1}}
+    cluster.produce(mutating("before", ts, main=row, shadow=row, idempotency_key="u:op:1"))
+    cluster.settle(before + 1)
+    with Client.from_url(cluster.servers.redis.url(1)) as client:
+        client.flushdb()
+    changed = {"data": {"v": 2}}
+    cluster.produce(mutating("after", ts + 1, main=changed, shadow=changed, idempotency_key="u:op:1"))
+    # the claims are told again by the partition that made them, with its next batch at the latest
+    cluster.produce(mutating("after-2", ts + 2, main=changed, shadow=changed, idempotency_key="u:op:1"))
+    cluster.produce([record for number in range(20) for record in mutating(f"other-{number}", ts + 3)])
+    cluster.settle(before + 23)
+    deployment.truth["match"] += 23
+    for made in mutating("any", ts):
+        deployment.records[made.topic] += 23
+    found = {(c["loser"]["side"], c["loser"]["request_id"]) for c in cluster.paged("/v1/conflicts", 100)}
+    assert {("main", "after"), ("shadow", "after"), ("main", "after-2"), ("shadow", "after-2")} == found
+    winners = {c["winner"]["request_id"] for c in cluster.paged("/v1/conflicts", 100)}
+    assert winners == {"before"}
+
+
+def test_killed_frozen_added_and_stopped_workers_change_no_count(
+    deployment: Deployment, cluster: Cluster
+) -> None:
     first, second = cluster.workers
-    with Stream(cluster, REQUESTS * 2) as stream:
+    with Stream(deployment, "workers", REQUESTS * 2) as stream:
         past(stream, 0.2)
         first.kill()
         first.start()
@@ -196,26 +244,6 @@ def test_killed_frozen_added_and_stopped_workers_change_no_count(cluster: Cluste
 def owns(worker: WorkerProcess, partitions: int) -> bool:
     assigned = [line["partitions"] for line in worker.log() if line["event"] == "partitions_assigned"]
     return bool(assigned) and len(assigned[-1]) == partitions
-
-
-def test_redis_losing_its_memory_is_noticed_and_later_conflicts_are_still_found(cluster: Cluster) -> None:
-    ts = time.time()
-    row = {"data": {"v": 1}}
-    cluster.produce(mutating("before", ts, main=row, shadow=row, idempotency_key="u:op:1"))
-    cluster.settle(1)
-    with Client.from_url(cluster.servers.redis.url(1)) as client:
-        client.flushdb()
-    changed = {"data": {"v": 2}}
-    cluster.produce(mutating("after", ts + 1, main=changed, shadow=changed, idempotency_key="u:op:1"))
-    # the claims are told again by the partition that made them, with its next batch at the latest
-    cluster.produce(mutating("after-2", ts + 2, main=changed, shadow=changed, idempotency_key="u:op:1"))
-    for number in range(20):
-        cluster.produce(mutating(f"other-{number}", ts + 3))
-    cluster.settle(23)
-    found = {(c["loser"]["side"], c["loser"]["request_id"]) for c in cluster.paged("/v1/conflicts", 100)}
-    assert {("main", "after"), ("shadow", "after"), ("main", "after-2"), ("shadow", "after-2")} == found
-    winners = {c["winner"]["request_id"] for c in cluster.paged("/v1/conflicts", 100)}
-    assert winners == {"before"}
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ class Care:
         source, offset, records = self._chunk
         if records > 1:
             self.records_max = max(1, records // 16)
-        elif len(self.aside) < ASIDE_MAX:
+        elif (source, offset) not in self.aside and len(self.aside) < ASIDE_MAX:
             self.aside.add((source, offset))
             _log.error("record_set_aside", source=source.name.lower(), offset=offset)
         self._chunk = None
