@@ -302,6 +302,24 @@ def test_what_is_read_again_is_not_counted_again() -> None:
     assert entry.safe == (5, 2, 2, 0, 0)
 
 
+def test_a_record_from_the_future_that_is_read_again_is_asked_for_like_any() -> None:
+    partition = engine()
+    feed(partition, edge("future", ts=TS + 86_000), edge("r"), ceiling=TS + 10)
+    last = conclude(partition)
+    heir = engine()
+    heir.restore(last, [])
+    again = all_seen(edge("future", ts=TS + 86_000), edge("r"))
+    heir.refeed(Slice(source=Source.EDGE, start=0, end=2, seen=again))
+    assert heir.join.pending == 0
+    strays = heir.take_strays()
+    assert [stray.event.request_id for stray in strays] == ["future", "r"]
+    for stray in strays:
+        heir.open(stray)
+    heir.advance(0.0, AT_END)
+    heir.advance(60.0, AT_END)
+    assert verdicts(conclude(heir)) == {"r": "incomplete", "future": "incomplete"}
+
+
 def test_a_request_that_was_judged_and_forgotten_is_not_judged_again_when_it_is_read_again() -> None:
     partition = engine()
     feed(partition, *pair("old"), edge("open"))

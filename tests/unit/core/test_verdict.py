@@ -122,6 +122,15 @@ def test_more_differences_than_are_kept_still_make_a_divergence() -> None:
     assert (outcome.verdict, len(outcome.differences), outcome.dropped) == ("divergence", 2, 3)
 
 
+def test_what_was_dropped_is_not_taken_for_noise() -> None:
+    """Of five differences two are kept, both noise: the other three remain, though nobody has seen them."""
+    few = judge(limits=Limits(differences_max=2))
+    sides = both({"body": dict.fromkeys("abcde", 1)}, {"body": dict.fromkeys("abcde", 2)})
+    reference = response("r", "reference", body={**dict.fromkeys("abcde", 1), "a": 3, "b": 3})
+    outcome = outcome_of(*sides, reference, by=few)
+    assert (outcome.verdict, outcome.differences, outcome.dropped) == ("divergence", (), 3)
+
+
 # -- incomplete ----------------------------------------------------------------------------------------------------
 
 
@@ -231,6 +240,8 @@ def test_a_gap_of_the_capture_is_incomparable_and_named() -> None:
 def test_writes_that_were_dropped_are_neither_missing_nor_different() -> None:
     records = both({"writes": 2, "capture_gap": "writes_dropped"}, {"writes": 2})
     writes = [write("r"), write("r", "shadow"), write("r", "shadow", key=2, seq=1)]
+    assert said(outcome_of(*records, *writes)) == ("incomparable", ("capture_gap:main.writes_dropped",), ())
+    records = both({"writes": None, "capture_gap": "writes_dropped"}, {"writes": None})
     assert said(outcome_of(*records, *writes)) == ("incomparable", ("capture_gap:main.writes_dropped",), ())
 
 
