@@ -88,7 +88,9 @@ def note(found: Flood, engine: Engine) -> None:
     join = engine.join
     found.pending_max = max(found.pending_max, join.pending)
     found.closed_max = max(found.closed_max, len(join._closed))
-    found.stale_max = max(found.stale_max, *map(len, (join._timers, join._ages, *join._runs)))
+    found.stale_max = max(
+        found.stale_max, len(join._timers), len(join._ages), *(len(runs) for runs in join._runs)
+    )
     for resolved in entry.resolved:
         found.verdicts[resolved.outcome.verdict] += 1
         found.reasons.update(resolved.outcome.reasons)

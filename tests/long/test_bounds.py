@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import re
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -25,7 +26,7 @@ MILLION = 1_000_000
 KIB = 1 / 1024
 OPEN_KIB_MAX, CLOSED_KIB_MAX = 4.0, 2.5
 WORKER_MB_MAX = 600.0
-BEHIND_REQUESTS, HOUR_S = 300_000, 3_600.0
+BEHIND_REQUESTS, HOUR_S = int(os.environ.get("LONG_BEHIND", "300000")), 3_600.0
 SLOW_REQUESTS = 10_000
 
 pytestmark = pytest.mark.long
@@ -82,11 +83,13 @@ def test_a_consumer_an_hour_behind_catches_up_in_bounded_memory(new_cluster: New
     say(f"{truth.records.total():,} records of an hour are waiting")
     began = time.monotonic()
     worker = cluster.add_worker()
+    told = [0]
 
     def caught_up() -> bool:
         done = verdicts(cluster)
-        say(f"{done:,} verdicts, {worker.rss_mb():.0f} MB")
-        time.sleep(4.0)
+        if done >= told[0] + BEHIND_REQUESTS // 20:
+            told[0] = done
+            say(f"{done:,} verdicts, {worker.rss_mb():.0f} MB")
         return done >= BEHIND_REQUESTS
 
     wait_for("the worker to catch up", caught_up, 900.0)
