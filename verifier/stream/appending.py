@@ -30,12 +30,15 @@ class Appending:
         """Append to the journal, and make sure that ours is the entry with this number."""
         offset: int = await self._until_up(lambda: self._journal.append(entry))
         if offset != self.end:
-            between = await self._until_up(
-                lambda: self._journal.read(self._partition, self.end, offset + 1)
-            )
+            between = await self._until_up(lambda: self._journal.read(self._partition, self.end, offset + 1))
             numbered = next(((o, e) for o, e in valid_entries(between, after_n=entry.n - 1)), None)
             if numbered is None or numbered[1].worker != entry.worker or numbered[1].at != entry.at:
                 raise Fenced(f"journal entry {entry.n} was written by another worker")
             offset = numbered[0]  # what lies behind it may be another's next entry: the next append looks
         self.end = offset + 1
         return offset
+
+    async def newer(self, n: int) -> list[Entry]:
+        """The valid entries that others have appended after entry `n`, which is ours."""
+        found = await self._until_up(lambda: self._journal.read(self._partition, self.end))
+        return [entry for _, entry in valid_entries(found, after_n=n)]

@@ -1,4 +1,9 @@
-"""Which conflicts a partition's claims bring about, over a store of claims that others write to and that may forget."""
+"""Which conflicts a partition's claims bring about, over a store of claims that others write to and that may forget.
+
+Claims are made once the entry that holds them is in the journal: so whatever the store holds, the journal holds, and of
+two claims of one request the one of the higher revision is right. What they turn out to be in conflict with goes
+into the next entry. A crash between the two is mended by making the claims of the last entries again.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +11,36 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import structlog
+from msgspec import Struct
 from msgspec.structs import replace
 
-from verifier.core.conflict_scan import claimed_by, scan
+from verifier.core.conflict_scan import scan
+from verifier.core.errors import DependencyDown
 from verifier.core.journal import Entry
 from verifier.core.outcome import Claim, Conflict
 from verifier.stream.partition_config import PartitionConfig, Ports
+from verifier.stream.ports import ClaimResult
 from verifier.stream.recovery import READ_ENTRIES_MAX
 
-RECHECK_MAX = 100_000
+FINDINGS_PER_ENTRY_MAX = 2_000
+EPOCH_EVERY_S = 5.0
+Place = tuple[str, str]
 _log = structlog.get_logger(__name__)
 
 
-class Contests:
-    """The claims of one partition. `recheck` are claims to be made again with the next entry, `epoch` the store's life.
+class _Finding(Struct, frozen=True):
+    """The newest word on a conflict id, None when it is taken back, and one of the claims it is about."""
 
-    `until_up` repeats a call until the server it needs answers.
+    conflict: Conflict | None
+    version: int
+    claim: Claim
+
+
+class Contests:
+    """The claims of one partition.
+
+    `epoch` is the life of the store in which all claims journaled so far have been made and looked into. `until_up`
+    repeats a call until the server it needs answers.
     """
 
     def __init__(
@@ -35,66 +54,99 @@ class Contests:
         self._config = config
         self._ports = ports
         self._until_up = until_up
+        self._known_epoch = ""
+        self._asked_at = 0.0
+        self._found: dict[str, _Finding] = {}
+        self._said: dict[str, _Finding] = {}
         self.epoch = ""
-        self.recheck: list[Claim] = []
 
-    def take(self, claims: Sequence[Claim]) -> list[Claim]:
-        """The claims to be made now: those again, and the new ones."""
-        again, self.recheck = self.recheck, []
-        return [*again, *claims]
+    def restore(self, epoch: str) -> None:
+        """Take up where the journal stands."""
+        self.epoch = self._known_epoch = epoch
+        self._found, self._said = {}, {}
 
-    async def find(self, entry: Entry, claims: Sequence[Claim], watermark: float) -> Entry:
-        """Merge claims in, and note in the entry which conflicts that brings about or takes back."""
+    @property
+    def found(self) -> bool:
+        """Whether there is something to be journaled."""
+        return bool(self._found)
+
+    def attach(self, entry: Entry) -> Entry:
+        """Put what was found since the last entry into one about to be journaled, as far as there is room."""
+        room = FINDINGS_PER_ENTRY_MAX - len(entry.conflicts) - len(entry.retracted)
+        taken = dict(list(self._found.items())[: max(0, room)])
+        for conflict_id in taken:
+            del self._found[conflict_id]
+        self._said |= taken
+        if not self._found:
+            self.epoch = self._known_epoch
+        gone = {conflict_id: finding for conflict_id, finding in taken.items() if finding.conflict is None}
+        return replace(
+            entry,
+            conflicts=(*entry.conflicts, *(f.conflict for f in taken.values() if f.conflict is not None)),
+            retracted=(*entry.retracted, *gone),
+            retracted_versions=(*entry.retracted_versions, *(finding.version for finding in gone.values())),
+            epoch=self.epoch,
+        )
+
+    # -- claiming ------------------------------------------------------------------------------------------
+
+    async def claim(self, claims: Sequence[Claim], watermark: float) -> None:
+        """Make journaled claims, and note what they are in conflict with."""
         if not claims:
-            return entry
-        config = self._config
-        result = await self._until_up(lambda: self._ports.claims.apply(claims))
-        await self._note_epoch(result.epoch, watermark)
-        conflicts: list[Conflict] = []
-        retracted: list[str] = []
-        versions: list[int] = []
-        touched = {(claim.scope, claim.key) for claim in claims}
-        by_place: dict[tuple[str, str], list[Claim]] = {}
-        contested = {(s.scope, s.key) for s in result.contested} & touched
+            return
+        result = await self._apply(claims)
+        while result.epoch != self._known_epoch:
+            if self._known_epoch:
+                await self._tell_again(result.epoch, watermark)
+                result = await self._apply(claims)
+            else:
+                self._known_epoch = result.epoch
+        self._look(result, claims)
+
+    async def watch(self, watermark: float) -> None:
+        """Ask now and then whether the store has lost its memory: it must be told again even if nothing new comes."""
+        now = self._ports.clock.monotonic()
+        if not self._known_epoch or now - self._asked_at < EPOCH_EVERY_S:
+            return
+        self._asked_at = now
+        try:
+            result = await self._ports.claims.apply(())
+        except DependencyDown:
+            return
+        if result.epoch != self._known_epoch:
+            await self._tell_again(result.epoch, watermark)
+
+    async def _apply(self, claims: Sequence[Claim]) -> ClaimResult:
+        result: ClaimResult = await self._until_up(lambda: self._ports.claims.apply(claims))
+        self._asked_at = self._ports.clock.monotonic()
+        return result
+
+    def _look(self, result: ClaimResult, claims: Sequence[Claim]) -> None:
+        """Note the conflicts in the sets that claims were merged into."""
+        by_place: dict[Place, list[Claim]] = {}
+        contested = {(found.scope, found.key) for found in result.contested}
         for claim in claims:
             if (claim.scope, claim.key) in contested:
                 by_place.setdefault((claim.scope, claim.key), []).append(claim)
         for found in result.contested:
-            one = (found.scope, found.key, found.version, found.claimants)
-            made, gone = scan(
-                [one],
-                by_place.get((found.scope, found.key), ()),
-                ttl_s=config.idempotency_ttl_s,
-                conflict_timeout_s=config.conflict_timeout_s,
+            mine = by_place.get((found.scope, found.key))
+            if not mine:
+                continue
+            conflicts, retracted = scan(
+                [(found.scope, found.key, found.version, found.claimants)],
+                mine,
+                ttl_s=self._config.idempotency_ttl_s,
+                conflict_timeout_s=self._config.conflict_timeout_s,
             )
-            conflicts += made
-            retracted += gone
-            versions += [found.version] * len(gone)
-        return replace(
-            entry, conflicts=tuple(conflicts), retracted=tuple(retracted), retracted_versions=tuple(versions)
-        )
+            for conflict in conflicts:
+                self._found[conflict.id] = _Finding(conflict, found.version, mine[0])
+            for conflict_id in retracted:
+                self._found[conflict_id] = _Finding(None, found.version, mine[0])
 
-    async def check_versions(self, entry: Entry, claims: Sequence[Claim]) -> None:
-        """Another worker may have found newer conflicts on a key while ours were on their way: then say ours again.
-
-        Of two workers that publish about one key, the one that publishes last has thus seen all claims of both.
-        """
-        touched = {claimed_by(conflict): conflict.version for conflict in entry.conflicts}
-        if not touched:
-            return
-        keys = list(touched)
-        versions = await self._until_up(lambda: self._ports.claims.versions(keys))
-        moved = {key for key, then, now in zip(keys, touched.values(), versions, strict=True) if now != then}
-        self.recheck += [claim for claim in claims if (claim.scope, claim.key) in moved]
-
-    async def _note_epoch(self, epoch: str, watermark: float) -> None:
-        """Tell the claims' store this partition's claims of the last TTL again if it has lost its memory."""
-        if epoch == self.epoch:
-            return
-        lost, self.epoch = self.epoch, epoch
-        if not lost:
-            return
+    async def _tell_again(self, epoch: str, watermark: float) -> None:
+        """The store has lost its memory: make this partition's claims of the last TTL again, in this life of it."""
         _log.warning("claims_lost_their_memory", partition=self._partition, telling_again=True)
+        self._known_epoch = epoch
         horizon = watermark - self._config.idempotency_ttl_s
         first, end = await self._until_up(lambda: self._ports.journal.tail(self._partition))
         while end > first:
@@ -104,17 +156,52 @@ class Contests:
             )
             claims = [c for _, entry in entries for c in entry.claims if c.claimant.ts >= horizon]
             if claims:
-                await self._tell_again(claims)
+                result = await self._apply(claims)
+                self._look(result, claims)
+                if result.epoch != epoch:
+                    await self._tell_again(result.epoch, watermark)
+                    return
             if entries and max(entry.at for _, entry in entries) + self._config.clock_skew_max_s < horizon:
                 return
             end = start
 
-    async def _tell_again(self, claims: Sequence[Claim]) -> None:
-        """Merge old claims in; what they turn out to be in conflict with is looked into with the next step."""
-        result = await self._until_up(lambda: self._ports.claims.apply(claims))
-        contested = {(found.scope, found.key) for found in result.contested}
-        again = [claim for claim in claims if (claim.scope, claim.key) in contested]
-        room = max(0, RECHECK_MAX - len(self.recheck))
-        if len(again) > room:
-            _log.warning("conflicts_may_be_missed", partition=self._partition, claims=len(again) - room)
-        self.recheck += again[:room]
+    # -- publishing ----------------------------------------------------------------------------------------
+
+    def said(self) -> dict[str, _Finding]:
+        """Hand over what was put into entries since the last call."""
+        said, self._said = self._said, {}
+        return said
+
+    async def overtaken(self, said: dict[str, _Finding]) -> dict[str, _Finding]:
+        """What is to be published instead, now that it was published: the keys' sets have changed meanwhile.
+
+        Two workers may find different things about a key and publish in the other order; the one that publishes last
+        has thus seen the claims of both. The tables need none of this: they go by the version.
+        """
+        places = list({(f.claim.scope, f.claim.key): f for f in said.values()}.values())
+        if not places:
+            return {}
+        keys = [(finding.claim.scope, finding.claim.key) for finding in places]
+        versions = await self._until_up(lambda: self._ports.claims.versions(keys))
+        known: dict[Place, int] = {}
+        for finding in said.values():
+            place = finding.claim.scope, finding.claim.key
+            known[place] = max(known.get(place, 0), finding.version)
+        moved = {place for place, now in zip(keys, versions, strict=True) if now not in (0, known[place])}
+        claims = [finding.claim for finding in places if (finding.claim.scope, finding.claim.key) in moved]
+        if not claims:
+            return {}
+        result: ClaimResult = await self._until_up(lambda: self._ports.claims.apply(claims))
+        again: dict[str, _Finding] = {}
+        for found in result.contested:
+            conflicts, _ = scan(
+                [(found.scope, found.key, found.version, found.claimants)],
+                [replace(claim, revises=True) for claim in claims],
+                ttl_s=self._config.idempotency_ttl_s,
+                conflict_timeout_s=self._config.conflict_timeout_s,
+            )
+            now = {conflict.id: conflict for conflict in conflicts}
+            for conflict_id, finding in said.items():
+                if (finding.claim.scope, finding.claim.key) == (found.scope, found.key):
+                    again[conflict_id] = _Finding(now.get(conflict_id), found.version, finding.claim)
+        return again

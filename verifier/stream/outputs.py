@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from verifier.core.events import Rejection, Seen
 from verifier.core.journal import Entry
-from verifier.core.outcome import Outcome, Resolved, Verdict
+from verifier.core.outcome import Conflict, Outcome, Resolved, Verdict
 from verifier.stream.codec import Record
 from verifier.stream.metrics_port import MetricsPort
 from verifier.stream.ports import Message
@@ -88,13 +88,19 @@ class Outputs:
         messages = [
             message for resolved in entry.resolved if (message := self._divergence(entry.partition, resolved))
         ]
-        for conflict in entry.conflicts:
-            messages.append(
-                Message(topic=self._topics.conflicts, key=conflict.id.encode(), value=_encode(conflict))
+        messages += self.conflict_messages({conflict.id: conflict for conflict in entry.conflicts})
+        return messages + self.conflict_messages(dict.fromkeys(entry.retracted))
+
+    def conflict_messages(self, found: Mapping[str, Conflict | None]) -> list[Message]:
+        """The newest word on conflicts by id; None takes one back."""
+        return [
+            Message(
+                topic=self._topics.conflicts,
+                key=conflict_id.encode(),
+                value=None if conflict is None else _encode(conflict),
             )
-        for conflict_id in entry.retracted:
-            messages.append(Message(topic=self._topics.conflicts, key=conflict_id.encode(), value=None))
-        return messages
+            for conflict_id, conflict in found.items()
+        ]
 
     def _divergence(self, partition: int, resolved: Resolved) -> Message | None:
         outcome = resolved.outcome

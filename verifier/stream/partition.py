@@ -1,8 +1,9 @@
 """The worker of one partition index: feeds the engine, persists what it finds, and says what may be committed.
 
-The order of effects makes every crash harmless: claims (idempotent), rejected records (keyed by their place), the
-journal entry (numbered: the first with a number wins), then everything that is derived from the journal. What the
-journal does not have yet is read again; what it has is never counted twice.
+The order of effects makes every crash harmless: rejected records (keyed by their place), the journal entry (numbered:
+the first with a number wins), then all that is derived from it: topics, tables, and the entry's claims, whose conflicts
+the next entry records. What the journal does not have yet is read again; what it has is never counted twice, and what
+is derived from its last entries is derived again.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from verifier.stream.evidence import Evidence
 from verifier.stream.outputs import Outputs
 from verifier.stream.partition_config import Incoming, PartitionConfig, Ports
 from verifier.stream.ports import EntryTooLarge, Fenced, Status
+from verifier.stream.publishing import Publishing
 from verifier.stream.recovery import read_chain
 
 _T = TypeVar("_T")
@@ -66,6 +68,7 @@ class PartitionWorker:
         self._care = Care()
         self._appending = Appending(partition, ports.journal, self._until_up)
         self._contests = Contests(partition, config, ports, self._until_up)
+        self._publishing = Publishing(outputs, ports.publisher, self._appending, self._contests, self._until_up)
         self._evidence = Evidence(partition, codec, ports, self._until_up)
         self.recovered = False
         self.waiting_for: str | None = None
@@ -171,7 +174,7 @@ class PartitionWorker:
             await self._step(batches)
         self._engine.finish()
         await self._step(())
-        while self._contests.recheck:
+        while self._contests.found:
             await self._step(())
 
     # -- one step ------------------------------------------------------------------------------------------
@@ -197,8 +200,11 @@ class PartitionWorker:
         await self._rejudge()
         await self._join_resurfaced()
         findings = self._engine.conclude()
-        if not findings.empty or self._contests.recheck:
+        if not findings.empty or self._contests.found:
             await self._persist(findings)
+        if self._contests.found:  # what its claims have brought about
+            await self._persist(self._engine.conclude())
+        await self._contests.watch(self._engine.watermark.value)
         self._tables_status()
         self._raw.clear()
 
@@ -276,11 +282,6 @@ class PartitionWorker:
             _log.error("judge_failed", request_id=failure.request_id, error=failure.error, place=failure.place)
         if not config.claim_idempotency_keys:
             findings = replace(findings, claims=tuple(c for c in findings.claims if c.scope != IDEMPOTENCY))
-        claims = self._contests.take(findings.claims)
-        nothing = Entry(partition=self.partition, n=-1, worker="", at=0.0)
-        entry = await self._contests.find(nothing, claims, self._engine.watermark.value)
-        if findings.empty and not entry.conflicts and not entry.retracted:
-            return
         for late in findings.late:
             record = self._raw.get((late.source, late.offset))
             if record is not None:
@@ -288,7 +289,6 @@ class PartitionWorker:
         rejected = self._outputs.take_rejected()
         if rejected:
             await self._until_up(lambda: self._ports.publisher.publish(rejected))
-        found = entry
         entry = self._engine.entry(
             findings,
             worker=config.worker,
@@ -296,20 +296,7 @@ class PartitionWorker:
             published_n=self._engine.n,
             epoch=self._contests.epoch,
         )
-        entry = replace(
-            entry,
-            conflicts=found.conflicts,
-            retracted=found.retracted,
-            retracted_versions=found.retracted_versions,
-        )
         await self._journal(entry)
-        if config.log_conflicts:
-            for conflict in entry.conflicts:
-                _log.info(
-                    "conflict", scope=conflict.scope, kind=conflict.kind, key=conflict.key,
-                    winner=conflict.winner.request_id, loser=conflict.loser.request_id,
-                )  # fmt: skip
-        await self._contests.check_versions(entry, claims)
 
     async def _journal(self, entry: Entry) -> None:
         """Journal an entry and derive everything from it; one beyond what the journal takes goes in several parts.
@@ -318,7 +305,7 @@ class PartitionWorker:
         """
         parts = [entry]
         while parts:
-            part = replace(parts.pop(), n=self._engine.n + 1)
+            part = self._contests.attach(replace(parts.pop(), n=self._engine.n + 1))
             try:
                 offset = await self._appending.append(part)
             except EntryTooLarge as error:
@@ -330,15 +317,20 @@ class PartitionWorker:
                 continue
             self._engine.journaled(part)
             await self._derive(offset, part)
+            await self._contests.claim(part.claims, self._engine.watermark.value)
 
     async def _derive(self, offset: int, entry: Entry) -> None:
         """Bring an entry that is in the journal to everything derived from it."""
-        messages = self._outputs.messages(entry)
-        if messages:
-            await self._until_up(lambda: self._ports.publisher.publish(messages))
+        await self._publishing.publish(entry)
         await self._ports.tables.put(self.partition, offset, entry)
         self._outputs.observe(entry, self._ports.clock.now())
         self._safe = entry.safe
+        if self._config.log_conflicts:
+            for conflict in entry.conflicts:
+                _log.info(
+                    "conflict", scope=conflict.scope, kind=conflict.kind, key=conflict.key,
+                    winner=conflict.winner.request_id, loser=conflict.loser.request_id,
+                )  # fmt: skip
 
     # -- recovery ------------------------------------------------------------------------------------------
 
@@ -346,7 +338,6 @@ class PartitionWorker:
         """Take up where the journal stands: what it resolved is known, what it left open is read again."""
         self._engine = self._make_engine(self.partition)
         self._raw.clear()
-        self._contests.recheck = []
         self._ends = Ends()
         self._outputs.take_rejected()
         ports, partition = self._ports, self.partition
@@ -363,19 +354,22 @@ class PartitionWorker:
         if last is None:
             self._engine.positions = list(await self._until_up(lambda: ports.records.beginnings(partition)))
             self._safe, self._beginnings = (), tuple(self._engine.positions)
+            self._contests.restore("")
             self.recovered, self.blocked = True, None
             return
         self._engine.restore(
             last, [(e.n, resolved) for _, e in chain.entries if e.n >= last.keep_n for resolved in e.resolved]
         )
-        self._contests.epoch = last.epoch
-        await self._until_up(lambda: ports.publisher.publish(self._outputs.messages(last)))
+        self._contests.restore(last.epoch)
+        await self._publishing.publish(last)
         for source in Source:
             async for records in ports.records.read(source, partition, last.safe[source], last.positions[source]):
                 seen, _ = self._codec.decode(source, partition, records, ())
                 batch = Slice(source=source, start=records[0].offset, end=records[-1].offset + 1, seen=seen)
                 self._engine.refeed(batch)
         self._safe = last.safe
+        for _, entry in chain.entries[-2:]:
+            await self._contests.claim(entry.claims, last.watermark)
         self.recovered, self.blocked = True, None
         _log.info("partition_recovered", partition=partition, entry=last.n, pending=self.pending)
 

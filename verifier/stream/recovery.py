@@ -23,7 +23,10 @@ class JournalMismatch(VerifierError):
 
 
 class Chain(Struct, frozen=True, kw_only=True):
-    """The end of a partition's valid entries: the (offset, entry) pairs whose requests may still be revised."""
+    """The end of a partition's valid entries: the (offset, entry) pairs whose requests may still be revised.
+
+    The last two are there in any case, as far as the tables lack them.
+    """
 
     end: int
     entries: tuple[tuple[int, Entry], ...]
@@ -71,7 +74,7 @@ async def read_chain(
                 )
             await on_entry(offset, entry, entry.n > applied)
             kept.append((offset, entry))
-            while kept[0][1].n < entry.keep_n:
+            while len(kept) > 2 and kept[0][1].n < entry.keep_n:
                 kept.popleft()
     if applied >= 0 and (last_n is None or last_n < applied):
         raise JournalMismatch(
