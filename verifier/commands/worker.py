@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import signal
 
 import structlog
@@ -62,6 +64,10 @@ async def run_worker(settings: Settings) -> None:
     _log.info("stopped")
     if running.done() and not running.cancelled():
         running.result()
+    if service.worker.left_behind:
+        # clients of a Kafka that is away neither end nor heed their cancellation; nothing of theirs is worth waiting for
+        logging.shutdown()
+        os._exit(0)
 
 
 async def _end(running: asyncio.Task[None], web: WebServer) -> None:

@@ -65,6 +65,7 @@ class Worker:
         self._assigned_once = False
         self._probes = dict(probes or {})
         self.down: dict[str, str] = {}
+        self.left_behind = False
         self.kafka_up = False
         self.ends: dict[int, list[int]] = {}
 
@@ -154,6 +155,7 @@ class Worker:
         try:
             await asyncio.wait_for(app.stop(), self._config.app_stop_s)
         except TimeoutError:
+            self.left_behind = True
             _log.warning("application_left", detail=f"it did not stop within {self._config.app_stop_s} s")
         except Exception:
             _log.exception("application_did_not_stop")
