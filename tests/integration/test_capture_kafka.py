@@ -1,10 +1,9 @@
-"""The publisher against a real Kafka. Runs where VERIFIER_KAFKA names one."""
+"""The publisher against a real Kafka."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import uuid
 
 import pytest
@@ -15,12 +14,10 @@ from aiokafka.structs import TopicPartition
 
 from verifier.capture import CaptureMiddleware, KafkaPublisher, record_write
 from verifier.capture.asgi import Receive, Scope, Send
+from verifier.demo.stack.kafka import Kafka
 
-BOOTSTRAP = os.environ.get("VERIFIER_KAFKA", "")
 PARTITIONS = 4
 REQUESTS = 2000
-
-pytestmark = pytest.mark.skipif(not BOOTSTRAP, reason="VERIFIER_KAFKA names no Kafka")
 
 
 async def application(scope: Scope, receive: Receive, send: Send) -> None:
@@ -44,8 +41,8 @@ async def request(app: CaptureMiddleware, request_id: str) -> None:
     await app(scope | {"headers": [(b"x-request-id", request_id.encode())]}, unused, ignored)
 
 
-async def make_topics(*names: str) -> None:
-    admin = AIOKafkaAdminClient(bootstrap_servers=BOOTSTRAP)
+async def make_topics(bootstrap: str, *names: str) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
     try:
         await admin.create_topics([NewTopic(name, PARTITIONS, 1) for name in names])
@@ -53,9 +50,9 @@ async def make_topics(*names: str) -> None:
         await admin.close()
 
 
-async def read(topic: str, count: int) -> list[tuple[bytes, int, bytes]]:
+async def read(bootstrap: str, topic: str, count: int) -> list[tuple[bytes, int, bytes]]:
     """Every record of a topic as (key, partition, value), once `count` have come and no more do."""
-    consumer = AIOKafkaConsumer(bootstrap_servers=BOOTSTRAP, auto_offset_reset="earliest")
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest")
     await consumer.start()
     found: list[tuple[bytes, int, bytes]] = []
     try:
@@ -71,11 +68,11 @@ async def read(topic: str, count: int) -> list[tuple[bytes, int, bytes]]:
 
 
 @pytest.mark.asyncio
-async def test_every_record_arrives_once_on_the_partition_of_its_key() -> None:
+async def test_every_record_arrives_once_on_the_partition_of_its_key(kafka: Kafka) -> None:
     prefix = f"capture-{uuid.uuid4().hex[:8]}."
-    await make_topics(f"{prefix}main.responses", f"{prefix}main.writes")
+    await make_topics(kafka.bootstrap, f"{prefix}main.responses", f"{prefix}main.writes")
     async with KafkaPublisher(
-        BOOTSTRAP, side="main", topic_prefix=prefix, compression_type="lz4"
+        kafka.bootstrap, side="main", topic_prefix=prefix, compression_type="lz4"
     ) as publisher:
         app = CaptureMiddleware(application, side="main", publisher=publisher)
         for n in range(REQUESTS):
@@ -85,7 +82,7 @@ async def test_every_record_arrives_once_on_the_partition_of_its_key() -> None:
     assert (stats.responses_published, stats.writes_published, stats.retries) == (REQUESTS, REQUESTS, 0)
     partitions = list(range(PARTITIONS))
     for topic in ("main.responses", "main.writes"):
-        records = await read(prefix + topic, REQUESTS)
+        records = await read(kafka.bootstrap, prefix + topic, REQUESTS)
         assert sorted(key for key, _, _ in records) == sorted(b"r%d" % n for n in range(REQUESTS))
         for key, partition, value in records:
             assert partition == DefaultPartitioner()(key, partitions, partitions)
@@ -93,9 +90,9 @@ async def test_every_record_arrives_once_on_the_partition_of_its_key() -> None:
 
 
 @pytest.mark.asyncio
-async def test_topics_that_appear_late_get_all_that_waited() -> None:
+async def test_topics_that_appear_late_get_all_that_waited(kafka: Kafka) -> None:
     prefix = f"capture-{uuid.uuid4().hex[:8]}."
-    publisher = KafkaPublisher(BOOTSTRAP, side="main", topic_prefix=prefix, request_timeout_s=0.5)
+    publisher = KafkaPublisher(kafka.bootstrap, side="main", topic_prefix=prefix, request_timeout_s=0.5)
     app = CaptureMiddleware(application, side="main", publisher=publisher)
     for n in range(20):
         await request(app, f"r{n}")
@@ -103,9 +100,9 @@ async def test_topics_that_appear_late_get_all_that_waited() -> None:
         while publisher.stats().retries < 1:
             await asyncio.sleep(0.01)
     assert f"{prefix}main." in str(publisher.stats().last_error), "the error names the topic"
-    await make_topics(f"{prefix}main.responses", f"{prefix}main.writes")
+    await make_topics(kafka.bootstrap, f"{prefix}main.responses", f"{prefix}main.writes")
     async with asyncio.timeout(30):
         while publisher.stats().responses_published + publisher.stats().writes_published < 40:
             await asyncio.sleep(0.01)
     assert await publisher.close(5) == 0
-    assert len(await read(f"{prefix}main.writes", 20)) == 20
+    assert len(await read(kafka.bootstrap, f"{prefix}main.writes", 20)) == 20
