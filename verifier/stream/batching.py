@@ -19,6 +19,7 @@ from faust.types import TP, ConsumerMessage
 from mode.threads import ServiceThread, WorkerThread
 
 Committable = Callable[[TP], int | None]
+THREAD_STOP_S = 1.0
 
 
 class BatchSchema(Schema[Any, Any]):
@@ -39,6 +40,10 @@ class EndingThread(WorkerThread):
     def __init__(self, service: ServiceThread, **kwargs: Any) -> None:
         super().__init__(service, **kwargs)
         self.daemon = True
+
+    def stop(self) -> None:
+        """Wait for its end, not for ever: this blocks our event loop, and the thread may be waiting for just that."""
+        self.is_stopped.wait(THREAD_STOP_S)
 
 
 class BatchConsumer(driver.Consumer):
