@@ -64,8 +64,8 @@ async def run_worker(settings: Settings) -> None:
     _log.info("stopped")
     if running.done() and not running.cancelled():
         running.result()
-    if service.worker.left_behind:
-        # clients of a Kafka that is away neither end nor heed their cancellation; nothing of theirs is worth waiting for
+    if service.worker.left_behind or not service.worker.kafka_up:
+        # clients of an absent Kafka neither end nor heed their cancellation; nothing of theirs is worth waiting for
         logging.shutdown()
         os._exit(0)
 
