@@ -77,8 +77,6 @@ class Contests:
         for conflict_id in taken:
             del self._found[conflict_id]
         self._said |= taken
-        if not self._found:
-            self.epoch = self._known_epoch
         gone = {conflict_id: finding for conflict_id, finding in taken.items() if finding.conflict is None}
         return replace(
             entry,
@@ -166,6 +164,11 @@ class Contests:
             end = start
 
     # -- publishing ----------------------------------------------------------------------------------------
+
+    def published(self) -> None:
+        """Note that all put into entries has been published: only then a crash need not tell the store again."""
+        if not self._found:
+            self.epoch = self._known_epoch
 
     def said(self) -> dict[str, _Finding]:
         """Hand over what was put into entries since the last call."""

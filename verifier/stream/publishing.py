@@ -52,6 +52,7 @@ class Publishing:
             messages += self._outputs.conflict_messages(
                 {key: finding.conflict for key, finding in said.items()}
             )
+        self._contests.published()
 
 
 def _forget_failure(publishing: asyncio.Future[None]) -> None:
