@@ -25,11 +25,13 @@ class StoredRequest(Struct):
 
 
 def as_stored(view: View) -> View:
+    """What a stored row gives back: plain JSON."""
     stored: View = msgspec.json.decode(json_text(view))
     return stored
 
 
 def request_view(request: StoredRequest) -> View:
+    """A row of `requests`."""
     outcome = request.row.outcome
     return as_stored(
         {
@@ -46,6 +48,7 @@ def request_view(request: StoredRequest) -> View:
 
 
 def divergence_view(request: StoredRequest) -> View:
+    """A row of `divergences`."""
     outcome = request.row.outcome
     return as_stored(
         {
@@ -62,6 +65,7 @@ def divergence_view(request: StoredRequest) -> View:
 
 
 def writes_view(request_id: str, writes: WriteSet) -> View:
+    """A row of `shadow_writes`."""
     main = writes.main is not None or writes.main_status is not None
     shadow = writes.shadow is not None or writes.shadow_status is not None
     return as_stored(

@@ -168,7 +168,9 @@ class WorkerProcess:
         """What it says of itself, for a failing test."""
         answer = self.get("/readyz")
         last = self.log_path.read_text().splitlines()[-15:]
-        return "\n".join([f"{self.log_path.name}: {answer.text if answer else 'no answer'}", *(x[:300] for x in last)])
+        return "\n".join(
+            [f"{self.log_path.name}: {answer.text if answer else 'no answer'}", *(x[:300] for x in last)]
+        )
 
     def log(self) -> list[dict[str, Any]]:
         """Its log lines; each is a JSON object, or this fails."""
@@ -236,7 +238,9 @@ class Cluster:
         try:
             wait_for("all workers ready", lambda: all(worker.ready() for worker in self.workers), within_s)
         except AssertionError as error:
-            raise AssertionError("\n".join([str(error), *(worker.state() for worker in self.workers)])) from None
+            raise AssertionError(
+                "\n".join([str(error), *(worker.state() for worker in self.workers)])
+            ) from None
 
     def close(self) -> None:
         for worker in self.workers:
@@ -270,7 +274,9 @@ class Cluster:
         return run(self._consume(self.prefix + topic))
 
     async def _consume(self, topic: str) -> list[Read]:
-        consumer = AIOKafkaConsumer(bootstrap_servers=self.servers.kafka.bootstrap, max_partition_fetch_bytes=32 << 20)
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self.servers.kafka.bootstrap, max_partition_fetch_bytes=32 << 20
+        )
         await consumer.start()
         found: list[Read] = []
         try:
@@ -305,7 +311,8 @@ class Cluster:
         try:
             places = [(name, p) for name in SOURCES for p in range(self.partitions)]
             return {
-                (name, p): await consumer.committed(TopicPartition(self.prefix + name, p)) or 0 for name, p in places
+                (name, p): await consumer.committed(TopicPartition(self.prefix + name, p)) or 0
+                for name, p in places
             }
         finally:
             await consumer.stop()
@@ -341,7 +348,9 @@ class Cluster:
                     continue
                 summary: dict[str, Any] = answer.json()
                 seen[0] = summary
-                done = summary["requests"]["total"] >= requests and not summary["pending"] and not summary["lag"]
+                done = (
+                    summary["requests"]["total"] >= requests and not summary["pending"] and not summary["lag"]
+                )
                 counted = records is None or sum(summary["records"].values()) >= records
                 return summary if done and counted else None
             return None

@@ -25,7 +25,9 @@ def response(request_id: str, side: str, at: float, **fields: Any) -> Produced:
         "status": 200, "headers": {"content-type": "application/json"}, "body": {"id": 7, "name": "a"},
         "duration_ms": 5, "writes": 0, **fields,
     }  # fmt: skip
-    return Produced(f"{_OF_SIDE[side]}.responses", {k: v for k, v in made.items() if k != "writes" or v is not None})
+    return Produced(
+        f"{_OF_SIDE[side]}.responses", {k: v for k, v in made.items() if k != "writes" or v is not None}
+    )
 
 
 def write(request_id: str, side: str, at: float, **fields: Any) -> Produced:
@@ -65,7 +67,11 @@ def mutating(
     The row's key is its own unless one is given, so that requests conflict only where a test wants it.
     """
     line = {"method": "POST", "uri": "/api/v1/news/fetch"}
-    answer: dict[str, Any] = {"method": "POST", "path": "/api/v1/news/fetch", "writes": 1 if announced else None}
+    answer: dict[str, Any] = {
+        "method": "POST",
+        "path": "/api/v1/news/fetch",
+        "writes": 1 if announced else None,
+    }
     if idempotency_key is not None:
         line["idempotency_key"] = idempotency_key
         answer["idempotency_key"] = idempotency_key

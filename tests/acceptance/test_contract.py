@@ -68,7 +68,9 @@ def plain(ts: float) -> list[Produced]:
     other = {"id": 7, "tags": [1, 2], "who": {"name": "b", "age": 5}, "only_shadow": 1, "kind": "1"}
     full = [
         *mirrored("plain-match", ts),
-        *mirrored("plain-order-of-members", ts, main={"body": {"a": 1, "b": 2}}, shadow={"body": {"b": 2, "a": 1}}),
+        *mirrored(
+            "plain-order-of-members", ts, main={"body": {"a": 1, "b": 2}}, shadow={"body": {"b": 2, "a": 1}}
+        ),
         *mirrored("status", ts, shadow={"status": 500}),
         *mirrored("header", ts, main={"headers": {"x-total": "3"}}, shadow={"headers": {"x-total": "4"}}),
         *mirrored("body", ts, main={"body": deep}, shadow={"body": other}),
@@ -120,7 +122,9 @@ def writing(ts: float) -> list[Produced]:
     ]  # fmt: skip
     for request_id in ("debezium-bare", "debezium-wrapped"):
         records += [r for r in mutating(request_id, ts) if not r.topic.endswith("writes")]
-        records += [debezium(request_id, side, ts, wrapped="wrapped" in request_id) for side in ("main", "shadow")]
+        records += [
+            debezium(request_id, side, ts, wrapped="wrapped" in request_id) for side in ("main", "shadow")
+        ]
     return records
 
 
@@ -128,14 +132,24 @@ def debezium(request_id: str, side: str, ts: float, *, wrapped: bool) -> Produce
     """A Debezium event whose request id is in the row (bare) or in a record header (wrapped)."""
     row = {"id": 41, "title": "t"} | ({} if wrapped else {"request_id": request_id})
     source = {"table": "articles", "ts_ms": int(ts * 1000), "lsn": 77 if side == "main" else 78}
-    envelope: dict[str, Any] = {"op": "c", "before": None, "after": row, "source": source, "ts_ms": int(ts * 1000)}
+    envelope: dict[str, Any] = {
+        "op": "c",
+        "before": None,
+        "after": row,
+        "source": source,
+        "ts_ms": int(ts * 1000),
+    }
     headers = (("x-request-id", request_id.encode()),) if wrapped else ()
-    return Produced(f"{side}.writes", {"payload": envelope} if wrapped else envelope, key=request_id, headers=headers)
+    return Produced(
+        f"{side}.writes", {"payload": envelope} if wrapped else envelope, key=request_id, headers=headers
+    )
 
 
 def canary_and_shed(ts: float) -> list[Produced]:
     row = {"entity": "sources", "key": {"tenant": 1, "id": 9}}
-    on_main = mutating("meets-canary", ts, main={**row, "data": {"v": "main"}}, shadow={**row, "data": {"v": "main"}})
+    on_main = mutating(
+        "meets-canary", ts, main={**row, "data": {"v": "main"}}, shadow={**row, "data": {"v": "main"}}
+    )
     return [
         *on_main,
         *served_by_canary("canary-second", ts + 2, **row, data={"v": "canary"}),
@@ -173,7 +187,9 @@ def canary_and_shed(ts: float) -> list[Produced]:
         ("misplaced", "incomplete", "shadow.edge"),
     ],
 )
-def test_each_request_has_the_verdict_it_deserves(world: World, request_id: str, verdict: str, why: str) -> None:
+def test_each_request_has_the_verdict_it_deserves(
+    world: World, request_id: str, verdict: str, why: str
+) -> None:
     found = world.cluster.request(request_id)
     assert found["verdict"] == verdict
     assert why in " ".join((*found["reasons"], *found["missing"]))
@@ -198,8 +214,14 @@ def test_a_difference_says_its_kind_place_and_change(world: World) -> None:
         ("body", "/kind", "type"),
     }
     [write_field] = differences(world, "write-differs")
-    assert write_field[0] == "write" and write_field[1].startswith("/articles/") and write_field[1].endswith("/title")
-    assert {(kind, change) for kind, _, change in differences(world, "write-missing")} == {("write", "missing")}
+    assert (
+        write_field[0] == "write"
+        and write_field[1].startswith("/articles/")
+        and write_field[1].endswith("/title")
+    )
+    assert {(kind, change) for kind, _, change in differences(world, "write-missing")} == {
+        ("write", "missing")
+    }
 
 
 def test_differences_add_up_by_field_with_indexes_and_keys_as_stars(world: World) -> None:
@@ -327,7 +349,9 @@ def test_summary_tables_journal_topics_and_metrics_say_the_same(world: World) ->
         [n] = [n for name, n in summary["records"].items() if name.removeprefix(cluster.prefix) == topic]
         assert metrics[f'verifier_records_total{{topic="{topic}"}}'] == n
         assert metrics[f'verifier_consumer_lag{{topic="{topic}"}}'] == 0
-    assert sum(v for k, v in metrics.items() if k.startswith("verifier_rejected_total{")) == summary["rejected"]
+    assert (
+        sum(v for k, v in metrics.items() if k.startswith("verifier_rejected_total{")) == summary["rejected"]
+    )
     told = {k: v for k, v in metrics.items() if k.startswith("verifier_conflicts_total{")}
     assert sum(told.values()) >= summary["conflicts"], told  # a winner that comes later counts again
     assert metrics["verifier_pending_requests"] == 0

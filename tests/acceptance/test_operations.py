@@ -78,7 +78,9 @@ def test_a_verdict_can_be_read_soon_after_its_last_record(cluster: Cluster) -> N
 
 
 def test_what_needs_no_waiting_is_settled_long_before_the_timeout(new_cluster: NewCluster) -> None:
-    patient = new_cluster(partitions=1, VERIFIER_JOIN_TIMEOUT_S="600", VERIFIER_EXPECT="edge", VERIFIER_API_TOKEN=TOKEN)
+    patient = new_cluster(
+        partitions=1, VERIFIER_JOIN_TIMEOUT_S="600", VERIFIER_EXPECT="edge", VERIFIER_API_TOKEN=TOKEN
+    )
     patient.start(1)
     worker, ts = patient.workers[0], time.time()
     patient.produce(

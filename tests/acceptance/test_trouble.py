@@ -95,7 +95,9 @@ class Stream:
         try:
             for number in range(self._requests):
                 for record in self._request(number, time.time()):
-                    await producer.send(self._cluster.prefix + record.topic, record.value_bytes, key=record.key_bytes)
+                    await producer.send(
+                        self._cluster.prefix + record.topic, record.value_bytes, key=record.key_bytes
+                    )
                     self.records[record.topic] += 1
                 if number % 50 == 0:
                     await asyncio.sleep(max(0.0, began + number / REQUESTS_A_SECOND - time.time()))

@@ -93,7 +93,9 @@ async def consumer_with() -> AsyncIterator[NewConsumer]:
         consumer._thread.thread_loop.close()
 
 
-async def test_a_fetch_of_a_source_is_one_message_and_of_a_changelog_one_each(consumer_with: NewConsumer) -> None:
+async def test_a_fetch_of_a_source_is_one_message_and_of_a_changelog_one_each(
+    consumer_with: NewConsumer,
+) -> None:
     batch = [record(5), record(6), record(9)]
     changes = [SimpleNamespace(**vars(record(n)), key=b"k", value=b"v", headers=(), checksum=0, serialized_key_size=1,
                                serialized_value_size=1) for n in (1, 2)]  # fmt: skip
@@ -116,7 +118,9 @@ async def test_nothing_is_handed_on_while_the_flow_is_stopped(consumer_with: New
     assert sought == [True]
 
 
-async def test_what_may_be_committed_of_a_source_is_what_the_application_says(consumer_with: NewConsumer) -> None:
+async def test_what_may_be_committed_of_a_source_is_what_the_application_says(
+    consumer_with: NewConsumer,
+) -> None:
     committable: dict[TP, int] = {}
     consumer = consumer_with({}, committable)
     assert consumer._new_offset(SOURCE) is None

@@ -34,7 +34,10 @@ from verifier.testing import (
 )
 
 TOPICS = OutputTopics(
-    sources=("edge", "main.r", "shadow.r", "main.w", "shadow.w"), divergences="div", conflicts="con", rejected="rej"
+    sources=("edge", "main.r", "shadow.r", "main.w", "shadow.w"),
+    divergences="div",
+    conflicts="con",
+    rejected="rej",
 )
 WITHIN_S = 30.0
 
@@ -57,7 +60,9 @@ class StreamWorld:
         self.claims = MemoryClaims()
         self.store = MemoryStore()
         self.clock = SystemClock()
-        self.join = JoinConfig(join_timeout_s=join_timeout_s, write_settle_s=0.1, closed_hold_s=2 * join_timeout_s)
+        self.join = JoinConfig(
+            join_timeout_s=join_timeout_s, write_settle_s=0.1, closed_hold_s=2 * join_timeout_s
+        )
         self.judge = Judge(Policy.default(), Router((), routes_max=50), JudgeConfig())
         self.codec = Codec(CodecConfig())
         self._handed: list[int] = [0 for _ in Source]

@@ -40,7 +40,13 @@ async def test_a_record_that_makes_the_code_fail_is_set_aside_alone() -> None:
     async with world.running(codec=FailsOn(poison)) as worker:
         await world.hand_over(worker)
         summary = await world.settled(200)
-    assert summary["requests"] == {"total": 200, "match": 199, "divergence": 0, "incomplete": 1, "incomparable": 0}
+    assert summary["requests"] == {
+        "total": 200,
+        "match": 199,
+        "divergence": 0,
+        "incomplete": 1,
+        "incomparable": 0,
+    }
     assert summary["rejected"] == 1
     [letter] = world.publisher.compacted("rej").values()
     assert (letter["topic"], letter["offset"], letter["reason"]) == ("main.r", 77, "internal_error")
@@ -191,9 +197,15 @@ async def test_a_request_judged_twice_from_nothing_is_judged_again_from_all_its_
         late = response("a", "shadow", ts=time.time() + 5)
         world.produce(late)
         await world.hand_over(worker)
-        await eventually("both are joined", lambda: (world.store._requests["a"].row.outcome.verdict == "match"))
+        await eventually("both are joined", lambda: world.store._requests["a"].row.outcome.verdict == "match")
         summary = await world.settled(1)
-    assert summary["requests"] == {"total": 1, "match": 1, "divergence": 0, "incomplete": 0, "incomparable": 0}
+    assert summary["requests"] == {
+        "total": 1,
+        "match": 1,
+        "divergence": 0,
+        "incomplete": 0,
+        "incomparable": 0,
+    }
     assert world.store._requests["a"].row.rev > 0
 
 

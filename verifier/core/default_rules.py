@@ -29,8 +29,14 @@ def _rules(action: str, names: tuple[str, ...], reason: str) -> list[Rule]:
 
 
 DEFAULT_RULES: tuple[Rule, ...] = (
-    *_rules(IGNORE, _FRAMING, "Says how this connection carries the answer (RFC 9110 section 7.6.1, RFC 9112)."),
-    *_rules(PRESENCE, _PER_ANSWER, "Both sides must say or not say when, by what or how fast this answer was made."),
+    *_rules(
+        IGNORE, _FRAMING, "Says how this connection carries the answer (RFC 9110 section 7.6.1, RFC 9112)."
+    ),
+    *_rules(
+        PRESENCE,
+        _PER_ANSWER,
+        "Both sides must say or not say when, by what or how fast this answer was made.",
+    ),
     *_rules(PRESENCE, _TRACE, "Names this very request or its trace; both sides must name it or not."),
     Rule(
         id="default:set-cookie",

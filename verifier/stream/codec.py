@@ -176,7 +176,9 @@ class Codec:
         except msgspec.ValidationError as error:
             try:
                 document = _decode_any(value)
-            except msgspec.ValidationError:  # a number that no double holds: the error of the schema says where
+            except (
+                msgspec.ValidationError
+            ):  # a number that no double holds: the error of the schema says where
                 raise error from None
             if not isinstance(document, dict):
                 raise

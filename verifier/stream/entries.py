@@ -48,7 +48,8 @@ def laid_bare(entry: Entry) -> Entry:
                     replace(difference, main=None, shadow=None)
                     for difference in resolved.outcome.differences[:DIFFERENCES_KEPT]
                 ),
-                dropped=resolved.outcome.dropped + max(0, len(resolved.outcome.differences) - DIFFERENCES_KEPT),
+                dropped=resolved.outcome.dropped
+                + max(0, len(resolved.outcome.differences) - DIFFERENCES_KEPT),
             ),
         )
         for resolved in entry.resolved

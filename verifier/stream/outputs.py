@@ -53,7 +53,9 @@ class Outputs:
 
     def late(self, partition: int, record: Record, seen: Seen) -> None:
         """Note a record that came after its request's verdict, to be kept."""
-        detail = "came after its request's verdict; the verdict is revised where the evidence can still be had"
+        detail = (
+            "came after its request's verdict; the verdict is revised where the evidence can still be had"
+        )
         self._rejected.append(
             self._dead_letter(self._topics.sources[seen.source], partition, record, "late", detail)
         )

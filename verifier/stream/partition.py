@@ -68,7 +68,9 @@ class PartitionWorker:
         self._care = Care()
         self._appending = Appending(partition, ports.journal, self._until_up)
         self._contests = Contests(partition, config, ports, self._until_up)
-        self._publishing = Publishing(outputs, ports.publisher, self._appending, self._contests, self._until_up)
+        self._publishing = Publishing(
+            outputs, ports.publisher, self._appending, self._contests, self._until_up
+        )
         self._evidence = Evidence(partition, codec, ports, self._until_up)
         self.recovered = False
         self.waiting_for: str | None = None
@@ -84,7 +86,9 @@ class PartitionWorker:
         """Note the next offset to be written in every source, as the broker has just said."""
         cut = self._ends.note(ends, self._engine.positions, self._ports.clock.monotonic())
         if cut and self.recovered and self.blocked is None:
-            self.blocked = f"{', '.join(cut)} ends before what was read of it: the topic was made anew or lost records"
+            self.blocked = (
+                f"{', '.join(cut)} ends before what was read of it: the topic was made anew or lost records"
+            )
             _log.error("topic_went_back", partition=self.partition, sources=cut, detail=self.blocked)
 
     def committable(self, source: Source) -> int | None:
@@ -252,7 +256,9 @@ class PartitionWorker:
         found = await self._until_up(lambda: self._ports.tables.lookup(request_ids))
         for stray in strays:
             offset = found.get(stray.event.request_id)
-            resolved = None if offset is None else await self._evidence.resolved_at(stray.event.request_id, offset)
+            resolved = (
+                None if offset is None else await self._evidence.resolved_at(stray.event.request_id, offset)
+            )
             if resolved is None:
                 self._engine.open(stray)
             else:
@@ -279,7 +285,9 @@ class PartitionWorker:
     async def _persist(self, findings: Findings) -> None:
         config = self._config
         for failure in findings.failures:
-            _log.error("judge_failed", request_id=failure.request_id, error=failure.error, place=failure.place)
+            _log.error(
+                "judge_failed", request_id=failure.request_id, error=failure.error, place=failure.place
+            )
         if not config.claim_idempotency_keys:
             findings = replace(findings, claims=tuple(c for c in findings.claims if c.scope != IDEMPOTENCY))
         for late in findings.late:
@@ -309,7 +317,9 @@ class PartitionWorker:
             try:
                 offset = await self._appending.append(part)
             except EntryTooLarge as error:
-                _log.warning("entry_too_large", partition=self.partition, requests=len(part.resolved), why=str(error))
+                _log.warning(
+                    "entry_too_large", partition=self.partition, requests=len(part.resolved), why=str(error)
+                )
                 if len(part.resolved) > 1:
                     parts += reversed(halved(part, safe=self._safe or self._beginnings))
                 else:
@@ -363,7 +373,9 @@ class PartitionWorker:
         self._contests.restore(last.epoch)
         await self._publishing.publish(last)
         for source in Source:
-            async for records in ports.records.read(source, partition, last.safe[source], last.positions[source]):
+            async for records in ports.records.read(
+                source, partition, last.safe[source], last.positions[source]
+            ):
                 seen, _ = self._codec.decode(source, partition, records, ())
                 batch = Slice(source=source, start=records[0].offset, end=records[-1].offset + 1, seen=seen)
                 self._engine.refeed(batch)

@@ -64,7 +64,9 @@ class TablesWriter:
         """Return the newest journal offset of the requests that have a verdict, written or on its way."""
         wanted = set(request_ids)
         rows = await self._store.lookups(request_ids)
-        found = {request_id: row.journal_offsets[-1] for request_id, row in rows.items() if row.journal_offsets}
+        found = {
+            request_id: row.journal_offsets[-1] for request_id, row in rows.items() if row.journal_offsets
+        }
         for queue in self._queues.values():
             for offset, entry in queue:
                 for resolved in entry.resolved:
@@ -87,7 +89,9 @@ class TablesWriter:
     async def histories(self, partition: int, request_ids: Sequence[str]) -> Mapping[str, Sequence[int]]:
         """Return the journal offsets of all verdicts of the partition's requests, oldest first."""
         rows = await self._store.lookups(request_ids)
-        return {request_id: row.journal_offsets for request_id, row in rows.items() if row.partition == partition}
+        return {
+            request_id: row.journal_offsets for request_id, row in rows.items() if row.partition == partition
+        }
 
     def take_resurfaced(self, partition: int) -> list[str]:
         """Hand over the requests of the partition that turned out to have had a verdict before their first."""
@@ -167,7 +171,9 @@ class TablesWriter:
         group: list[tuple[int, Entry]] = []
         requests = 0
         for offset, entry in queue:
-            if group and (requests + len(entry.resolved) > GROUP_REQUESTS_MAX or entry.n != group[-1][1].n + 1):
+            if group and (
+                requests + len(entry.resolved) > GROUP_REQUESTS_MAX or entry.n != group[-1][1].n + 1
+            ):
                 break
             group.append((offset, entry))
             requests += len(entry.resolved)

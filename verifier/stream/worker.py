@@ -83,7 +83,9 @@ class Worker:
             reasons.append("Kafka does not answer")
         if not self._assigned_once:
             reasons.append("not in the consumer group yet")
-        waiting = {_NAMES.get(w.waiting_for, w.waiting_for) for w in self.partitions.values() if w.waiting_for}
+        waiting = {
+            _NAMES.get(w.waiting_for, w.waiting_for) for w in self.partitions.values() if w.waiting_for
+        }
         waiting |= {_NAMES.get(dependency, dependency) for dependency in self.down}
         if self._tables.waiting:
             waiting.add(_NAMES["postgres"])

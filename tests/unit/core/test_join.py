@@ -362,7 +362,11 @@ def test_the_bound_on_closed_requests_forgets_the_oldest() -> None:
         bench.add(*pair(request_id))
         bench.closed()
     bench.at(TS)
-    assert [bench.join.is_closed(request_id) is None for request_id in ("a", "b", "c")] == [True, False, False]
+    assert [bench.join.is_closed(request_id) is None for request_id in ("a", "b", "c")] == [
+        True,
+        False,
+        False,
+    ]
 
 
 def test_memory_follows_the_open_requests_though_the_watermark_stands_still() -> None:
