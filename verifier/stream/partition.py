@@ -68,15 +68,12 @@ class PartitionWorker:
         self._care = Care()
         self._appending = Appending(partition, ports.journal, self._until_up)
         self._contests = Contests(partition, config, ports, self._until_up)
-        self._publishing = Publishing(
-            outputs, ports.publisher, self._appending, self._contests, self._until_up
-        )
+        held = (self._appending, self._contests, self._until_up)
+        self._publishing = Publishing(outputs, ports.publisher, *held)
         self._evidence = Evidence(partition, codec, ports, self._until_up)
         self.recovered = False
         self.waiting_for: str | None = None
         self.blocked: str | None = None
-
-    # -- for the application -------------------------------------------------------------------------------
 
     async def put(self, source: Source, records: Sequence[Record]) -> None:
         """Hand over a fetch batch; waits while the inbox is full."""
@@ -86,9 +83,7 @@ class PartitionWorker:
         """Note the next offset to be written in every source, as the broker has just said."""
         cut = self._ends.note(ends, self._engine.positions, self._ports.clock.monotonic())
         if cut and self.recovered and self.blocked is None:
-            self.blocked = (
-                f"{', '.join(cut)} ends before what was read of it: the topic was made anew or lost records"
-            )
+            self.blocked = f"{', '.join(cut)} ends before what was read of it: made anew, or records lost"
             _log.error("topic_went_back", partition=self.partition, sources=cut, detail=self.blocked)
 
     def committable(self, source: Source) -> int | None:
