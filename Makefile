@@ -2,7 +2,7 @@
 PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint lint-style lint-layout lint-types lint-imports format lock clean
+.PHONY: help setup demo test test-long lint lint-style lint-layout lint-types lint-imports format lock clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -16,6 +16,10 @@ demo: ## the whole system on this machine, with planted faults and a report
 
 test: setup ## every test but the long ones, in one run
 	$(PYTHON) -m pytest
+
+test-long: setup ## kills and bounds at scale, and 50,000 simulated seeds (an hour or so)
+	$(PYTHON) -m pytest -m long
+	$(PYTHON) -m tests.simulation --seeds 50000
 
 lint: lint-style lint-layout lint-types lint-imports ## style, types and the direction of dependencies
 
