@@ -43,7 +43,9 @@ def main() -> int:
         if wanted.trace:
             print("\n".join(result.trace))
         print(f"seed {result.seed}: {result.failure or 'all true'}")
-        print(f"faults: {result.setup.faults}; {result.virtual_s:.0f} virtual seconds; trace {result.trace_hash}")
+        print(
+            f"faults: {result.setup.faults}; {result.virtual_s:.0f} virtual seconds; trace {result.trace_hash}"
+        )
         return 1 if result.failure else 0
     began_s, failed = time.monotonic(), 0
     for done, result in enumerate(run_seeds(wanted.first, wanted.seeds, wanted.jobs), start=1):

@@ -92,7 +92,10 @@ class Process:
         journal = JournalLink(self, servers, latency_s)
         self._records = RecordsLink(self, servers, latency_s)
         self.tables = TablesWriter(
-            cast(Any, StoreLink(self, servers, latency_s)), journal, self._clock, queue_max=setup.tables_queue_max
+            cast(Any, StoreLink(self, servers, latency_s)),
+            journal,
+            self._clock,
+            queue_max=setup.tables_queue_max,
         )
         self._ports = Ports(
             journal=journal,
@@ -102,7 +105,9 @@ class Process:
             tables=self.tables,
             clock=self._clock,
         )
-        app = AppConfig(group="g", brokers=(), sources=TOPICS.sources, partitions=setup.partitions, data_dir="")
+        app = AppConfig(
+            group="g", brokers=(), sources=TOPICS.sources, partitions=setup.partitions, data_dir=""
+        )
         self.worker = Worker(
             WorkerConfig(app=app, ends_every_s=setup.ends_every_s),
             make_partition=lambda partition, _fold: self._make_partition(partition),
@@ -180,7 +185,7 @@ class Process:
             await self.going()
             if "kafka" in servers.down:
                 continue
-            places = [(s, p) for p in sorted(self.told) for s in Source]
+            places = [(s, p) for p in sorted(self.told) for s in Source if s is not servers.slow]
             rng.shuffle(places)
             for source, partition in places:
                 records = servers.topics.records(source, partition, self._positions[source, partition])
@@ -211,6 +216,7 @@ class Process:
         )
 
     def _make_engine(self, partition: int) -> Engine:
+        self._watch.recovers(partition)
         setup = self._setup
         join = JoinConfig(
             join_timeout_s=setup.join_timeout_s,

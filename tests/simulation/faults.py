@@ -17,6 +17,7 @@ class Faults:
     garbage: bool = False
     idle: bool = False
     gaps: bool = False
+    ties: bool = False
     canary: bool = False
     unannounced: bool = False
 
@@ -26,6 +27,7 @@ class Faults:
     outage: bool = False
     memory_loss: bool = False
     lost_acks: bool = False
+    slow: bool = False
     bound: bool = False
 
     def __str__(self) -> str:

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
+from tests.simulation.faults import Setup
 from verifier.core.events import Source
 from verifier.core.journal import Entry
 
 Place = tuple[Source, int]
+LAGGING_S = 8.0
+"""Longer than what a worker knows of a topic's end may be old."""
+
+
+class Written(NamedTuple):
+    """A record as it lies in its topic; `truth` is None if nothing needs it."""
+
+    offset: int
+    at_s: float
+    truth: Mapping[str, Any] | None
 
 
 class Violated(AssertionError):
@@ -25,14 +36,17 @@ def must(holds: bool, sentence: str) -> None:
 class Watch:
     """Follows the records written and the journal entries as they come, and checks each valid entry."""
 
-    def __init__(self, partitions: int, *, pending_requests_max: int) -> None:
-        self._pending_max = pending_requests_max
-        self._records: dict[Place, list[tuple[int, Mapping[str, Any] | None]]] = defaultdict(list)
+    def __init__(self, setup: Setup, now: Callable[[], float]) -> None:
+        self._setup = setup
+        self._now = now
+        self._records: dict[Place, list[Written]] = defaultdict(list)
         self._seen_values: set[tuple[int, Source, str]] = set()
         self._last: dict[int, Entry] = {}
         self._resolved: defaultdict[int, set[str]] = defaultdict(set)
-        self._watermarks: dict[int, float] = {}
-        self.chains: dict[int, list[tuple[int, Entry]]] = {p: [] for p in range(partitions)}
+        self._floors: dict[str, float] = {}
+        self._recovering: set[int] = set()
+        self._watermarks: dict[str, float] = {}
+        self.chains: dict[int, list[tuple[int, Entry]]] = {p: [] for p in range(setup.partitions)}
 
     def produced(self, source: Source, partition: int, offset: int, truth: Mapping[str, Any] | None) -> None:
         """Note a record. A repeat of one written before counts as a record, but no request needs it."""
@@ -41,12 +55,16 @@ class Watch:
             if content in self._seen_values:
                 truth = None
             self._seen_values.add(content)
-        self._records[source, partition].append((offset, truth))
+        self._records[source, partition].append(Written(offset, self._now(), truth))
 
-    def watermark(self, worker: int, value: float) -> None:
+    def recovers(self, partition: int) -> None:
+        """Note that someone begins to recover a partition: what is open there may get a new deadline."""
+        self._recovering.add(partition)
+
+    def watermark(self, life: str, value: float) -> None:
         """Check that one life of a partition never moves its watermark back."""
-        must(value >= self._watermarks.get(worker, value), f"the watermark went back to {value}")
-        self._watermarks[worker] = value
+        must(value >= self._watermarks.get(life, value), f"the watermark went back to {value}")
+        self._watermarks[life] = value
 
     def journaled(self, offset: int, entry: Entry) -> None:
         """Check an entry if it is valid: the first with its number, where that number is the next."""
@@ -63,47 +81,93 @@ class Watch:
             for source in Source:
                 must(entry.positions[source] >= last.positions[source], f"{name}: a position went back")
                 must(entry.safe[source] >= last.safe[source], f"{name}: a safe offset went back")
-        must(entry.pending <= self._pending_max, f"{name}: {entry.pending} pending, at most {self._pending_max}")
+        most = self._setup.pending_requests_max
+        must(entry.pending <= most, f"{name}: {entry.pending} pending, at most {most}")
         resolved = self._resolved[partition]
         resolved.update(item.outcome.request_id for item in entry.resolved)
-        self._check_open(name, partition, entry, resolved)
+        first_ts = self._check_open(name, partition, entry, resolved)
+        self._check_deadlines(name, entry, first_ts)
+        self._check_watermark(name, entry, last)
         self._check_counts(name, entry, last)
 
-    def _check_open(self, name: str, partition: int, entry: Entry, resolved: set[str]) -> None:
+    def _check_open(self, name: str, partition: int, entry: Entry, resolved: set[str]) -> dict[str, float]:
+        """Return the open requests with the event time of their first record."""
         accepted: set[str] = set()
+        first_ts: dict[str, float] = {}
         for source in Source:
-            for offset, truth in self._records[source, partition]:
-                if truth is None or offset >= entry.positions[source]:
+            position, safe = entry.positions[source], entry.safe[source]
+            for record in self._records[source, partition]:
+                if record.truth is None or record.offset >= position:
                     continue
-                request_id = truth["request_id"]
+                request_id = record.truth["request_id"]
                 accepted.add(request_id)
-                if request_id not in resolved:
-                    must(
-                        offset >= entry.safe[source],
-                        f"{name}: safe offset {entry.safe[source]} of {source.name} passes {offset}, "
-                        f"which open request {request_id} needs",
-                    )
-                    must(
-                        entry.verified_through <= truth["ts"],
-                        f"{name}: verified through {entry.verified_through}, but {request_id} is open",
-                    )
+                if request_id in resolved:
+                    continue
+                ts = record.truth["ts"]
+                first_ts[request_id] = min(ts, first_ts.get(request_id, ts))
+                must(
+                    record.offset >= safe,
+                    f"{name}: safe offset {safe} of {source.name} passes {record.offset}, "
+                    f"which open request {request_id} needs",
+                )
+                must(
+                    entry.verified_through <= ts,
+                    f"{name}: verified through {entry.verified_through}, but {request_id} is open",
+                )
         must(resolved <= accepted, f"{name}: resolved {sorted(resolved - accepted)}, which was never read")
         must(
             entry.pending == len(accepted - resolved),
             f"{name}: {len(accepted)} accepted, {len(resolved)} resolved, but {entry.pending} pending",
         )
+        return first_ts
+
+    def _check_deadlines(self, name: str, entry: Entry, first_ts: Mapping[str, float]) -> None:
+        """No request stays open at the watermark that its first record, or its being read, allows it."""
+        if entry.partition in self._recovering:
+            self._recovering.discard(entry.partition)
+            for request_id in first_ts:
+                self._floors[request_id] = entry.watermark
+        for request_id, ts in first_ts.items():
+            floor = self._floors.setdefault(request_id, entry.watermark)
+            deadline = max(ts, floor) + self._setup.join_timeout_s
+            must(
+                entry.watermark < deadline,
+                f"{name}: {request_id} is open at watermark {entry.watermark}, it was due at {deadline}",
+            )
+
+    def _check_watermark(self, name: str, entry: Entry, last: Entry | None) -> None:
+        """A source that has long had more to read holds the watermark back."""
+        faults = self._setup.faults
+        if last is None or entry.watermark <= last.watermark or faults.outage or faults.zombie:
+            return  # what is journaled after a wait was concluded before it
+        for source in Source:
+            position = entry.positions[source]
+            records = self._records[source, entry.partition]
+            if any(r.offset >= position and r.at_s < self._now() - LAGGING_S for r in records):
+                read = [r.truth["ts"] for r in records if r.truth is not None and r.offset < position]
+                least = max(read, default=float("-inf")) - self._setup.lateness_s
+                must(
+                    entry.watermark <= least,
+                    f"{name}: the watermark {entry.watermark} has left {source.name} behind, which is at {least}",
+                )
 
     def _check_counts(self, name: str, entry: Entry, last: Entry | None) -> None:
         counted = {count.source for count in entry.counts}
         for source in Source:
             if source not in counted and last is not None:
-                must(entry.positions[source] == last.positions[source], f"{name}: {source.name} moved uncounted")
+                must(
+                    entry.positions[source] == last.positions[source],
+                    f"{name}: {source.name} moved uncounted",
+                )
         for count in entry.counts:
             source = Source(count.source)
             start = 0 if last is None else last.positions[source]
-            written = sum(start <= o < count.end for o, _ in self._records[source, entry.partition])
+            written = sum(start <= r.offset < count.end for r in self._records[source, entry.partition])
             must(count.start == start, f"{name}: counts {source.name} from {count.start}, not from {start}")
-            must(count.end == entry.positions[source], f"{name}: counts {source.name} to elsewhere than it stands")
+            must(
+                count.end == entry.positions[source],
+                f"{name}: counts {source.name} to elsewhere than it stands",
+            )
             must(
                 count.records == written,
                 f"{name}: counted {count.records} records of {source.name}, written {written}",

@@ -19,7 +19,14 @@ from verifier.core.journal import Entry, decode_entry, encode_entry
 from verifier.core.outcome import Claim
 from verifier.stream.codec import Record
 from verifier.stream.ports import Message
-from verifier.testing import ClaimResult, MemoryClaims, MemoryJournal, MemoryPublisher, MemoryStore, MemoryTopics
+from verifier.testing import (
+    ClaimResult,
+    MemoryClaims,
+    MemoryJournal,
+    MemoryPublisher,
+    MemoryStore,
+    MemoryTopics,
+)
 
 T = TypeVar("T")
 
@@ -39,6 +46,7 @@ class Servers:
         self.claims = MemoryClaims(monotonic=loop.time)
         self.store = MemoryStore()
         self.down: set[str] = set()
+        self.slow: Source | None = None
         self.lost_acks_share = 0.0
         self.crash_share = 0.0
         self.trace: list[str] = []
@@ -67,7 +75,9 @@ class Link:
         self._servers = servers
         self._latency_s = latency_s
 
-    async def call(self, server: str, what: str, effect: Callable[[], Coroutine[Any, Any, T]], *, writes: bool) -> T:
+    async def call(
+        self, server: str, what: str, effect: Callable[[], Coroutine[Any, Any, T]], *, writes: bool
+    ) -> T:
         """Reach a server: raises DependencyDown when it is away, or when its answer is lost after the effect."""
         servers = self._servers
         try:
@@ -127,7 +137,10 @@ class JournalLink(Link):
     async def read(self, partition: int, start: int, end: int | None = None) -> list[tuple[int, Entry]]:
         journal = self._servers.journal
         return await self.call(
-            "kafka", f"read {partition} {start}-{end}", lambda: journal.read(partition, start, end), writes=False
+            "kafka",
+            f"read {partition} {start}-{end}",
+            lambda: journal.read(partition, start, end),
+            writes=False,
         )
 
     async def tail(self, partition: int) -> tuple[int, int]:
@@ -159,7 +172,9 @@ class RecordsLink(Link):
 
     async def fetch(self, partition: int, refs: Sequence[tuple[Source, int]]) -> list[Record | None]:
         topics = self._servers.topics
-        return await self.call("kafka", f"fetch {partition} {len(refs)}", lambda: topics.fetch(partition, refs), writes=False)
+        return await self.call(
+            "kafka", f"fetch {partition} {len(refs)}", lambda: topics.fetch(partition, refs), writes=False
+        )
 
 
 class PublisherLink(Link):
@@ -191,15 +206,21 @@ class StoreLink(Link):
     ) -> tuple[str, ...]:
         store = self._servers.store
         what = f"apply {partition}/{entries[0][1].n}-{entries[-1][1].n}"
-        return await self.call("postgres", what, lambda: store.apply(partition, entries, lag=lag), writes=True)
+        return await self.call(
+            "postgres", what, lambda: store.apply(partition, entries, lag=lag), writes=True
+        )
 
     async def position(self, partition: int) -> Position | None:
         store = self._servers.store
-        return await self.call("postgres", f"position {partition}", lambda: store.position(partition), writes=False)
+        return await self.call(
+            "postgres", f"position {partition}", lambda: store.position(partition), writes=False
+        )
 
     async def lookups(self, request_ids: Sequence[str]) -> Mapping[str, StoredAt]:
         store = self._servers.store
-        return await self.call("postgres", f"lookups {len(request_ids)}", lambda: store.lookups(request_ids), writes=False)
+        return await self.call(
+            "postgres", f"lookups {len(request_ids)}", lambda: store.lookups(request_ids), writes=False
+        )
 
     async def status(
         self, partition: int, *, pending: int, lag: int, watermark: float, verified_through: float

@@ -102,14 +102,18 @@ def compute(produced: Sequence[Produced], *, ttl_s: float, conflict_timeout_s: f
 
 def _judge(request_id: str, its: list[tuple[Source, Value]]) -> Truth:
     edges = {e["side"]: e for source, e in its if source is Source.EDGE}
-    answers = {e["side"]: e for source, e in its if source in (Source.MAIN_RESPONSES, Source.SHADOW_RESPONSES)}
+    answers = {
+        e["side"]: e for source, e in its if source in (Source.MAIN_RESPONSES, Source.SHADOW_RESPONSES)
+    }
     writes = {
         side: sorted((e for _, e in its if "entity" in e and e["side"] == side), key=lambda e: e["seq"])
         for side in ("main", "shadow", "canary")
     }
     ts = min(e["ts"] for _, e in its)
     sides = {e["side"] for _, e in its}
-    truth = Truth("match", (), (), [], ts, _rows(answers, edges, writes, "canary" if "canary" in sides else "shadow"))
+    truth = Truth(
+        "match", (), (), [], ts, _rows(answers, edges, writes, "canary" if "canary" in sides else "shadow")
+    )
     if "canary" in sides:
         truth.verdict, truth.reasons = "incomparable", ("served_by_canary",)
         return truth
@@ -141,9 +145,7 @@ def _differences(
         found.append(("status", "", "", "value", status["main"], status["shadow"]))
     if len(answers) == 2:
         mine, theirs = answers["main"]["body"], answers["shadow"]["body"]
-        found += [
-            ("body", f"/{name}", f"/{name}", *change) for name, *change in _members(mine, theirs)
-        ]
+        found += [("body", f"/{name}", f"/{name}", *change) for name, *change in _members(mine, theirs)]
     whole = all(
         len(writes[side]) >= answers[side].get("writes", 0) if side in answers else writes[side]
         for side in ("main", "shadow")
@@ -177,7 +179,7 @@ def _of_writes(main: list[Value], shadow: list[Value]) -> list[Difference]:
             found.append(("write", path, name, "extra", None, theirs[entity, key]))
         else:
             for member, *change in _members(mine[entity, key], theirs[entity, key]):
-                found.append(("write", f"{path}/{member}", f"{name}/{member}", *change))  # type: ignore[arg-type]
+                found.append(("write", f"{path}/{member}", f"{name}/{member}", *change))
     return found
 
 
@@ -212,7 +214,9 @@ def _rows(
 # -- first write wins --------------------------------------------------------------------------------------------
 
 
-def _claim(request_id: str, its: list[tuple[Source, Value]], claims: dict[tuple[str, str], list[Claim]]) -> None:
+def _claim(
+    request_id: str, its: list[tuple[Source, Value]], claims: dict[tuple[str, str], list[Claim]]
+) -> None:
     for side in _RANK:
         writes = sorted((e for _, e in its if "entity" in e and e["side"] == side), key=lambda e: e["seq"])
         if not writes:
@@ -223,8 +227,8 @@ def _claim(request_id: str, its: list[tuple[Source, Value]], claims: dict[tuple[
             claims["idempotency", f"{side}:{key}"].append(_of(side, request_id, writes, content))
         for entity, row in {(w["entity"], w["key"]): None for w in writes}:
             mine = [w for w in writes if (w["entity"], w["key"]) == (entity, row)]
-            content = [(w["operation"], w["data"]) for w in mine]
-            claims["entity", f"{entity}/{row}"].append(_of(side, request_id, mine, content))
+            changes = [(w["operation"], w["data"]) for w in mine]
+            claims["entity", f"{entity}/{row}"].append(_of(side, request_id, mine, changes))
 
 
 def _of(side: str, request_id: str, writes: list[Value], content: Any) -> Claim:
@@ -268,7 +272,14 @@ def _other_order(key: str, claimants: list[Claim]) -> list[Conflict]:
     mains = [c for c in claimants if c.side == "main"]
     place = {c.request_id: (number, c) for number, c in enumerate(claimants) if c.side == "shadow"}
     return [
-        ("main_shadow", key.partition("/")[2], first.entity, "order", first.told, place[second.request_id][1].told)
+        (
+            "main_shadow",
+            key.partition("/")[2],
+            first.entity,
+            "order",
+            first.told,
+            place[second.request_id][1].told,
+        )
         for number, first in enumerate(mains)
         for second in mains[number + 1 :]
         if first.request_id in place

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -22,10 +22,18 @@ from tests.simulation.oracle import compute
 from tests.simulation.traffic import Produced, make_traffic
 from tests.simulation.virtual_loop import Deadlock, Livelock, VirtualLoop
 from verifier.core.errors import DependencyDown
+from verifier.core.events import Source
 from verifier.testing import MemoryTopics
 
 _DEFECTS = frozenset(
-    ("partition_failed", "partition_blocked", "topic_went_back", "tables_failed", "tables_blocked", "judge_failed")
+    (
+        "partition_failed",
+        "partition_blocked",
+        "topic_went_back",
+        "tables_failed",
+        "tables_blocked",
+        "judge_failed",
+    )
     + ("resurfaced_not_judged_again", "entry_too_large")
 )
 """What the product logs when it meets a mistake of its own."""
@@ -94,7 +102,7 @@ class _Simulation:
         loop.set_task_factory(task_factory)
         loop.set_exception_handler(self._unhandled)
         self.servers = Servers(rng, loop, MemoryTopics(setup.partitions))
-        self._watch = Watch(setup.partitions, pending_requests_max=setup.pending_requests_max)
+        self._watch = Watch(setup, loop.time)
         self.servers.on_append = self._watch.journaled
         self._cluster = Cluster(setup, self.servers, self._watch)
         self._traffic = make_traffic(rng, setup)
@@ -103,7 +111,7 @@ class _Simulation:
 
     # -- errors --------------------------------------------------------------------------------------------
 
-    def take_log(self, _logger: Any, _method: str, event: dict[str, Any]) -> Any:
+    def take_log(self, _logger: Any, _method: str, event: MutableMapping[str, Any]) -> Any:
         """Look at what the product logs: a partition that fails for any reason but a server's absence is a defect."""
         if event["event"] in _DEFECTS:
             error = sys.exc_info()[1]
@@ -176,6 +184,8 @@ class _Simulation:
             acts.append(self._outage)
         if faults.memory_loss:
             acts.append(self._lose_memory)
+        if faults.slow:
+            acts.append(self._slow_down)
         self.servers.lost_acks_share = 0.02 if faults.lost_acks else 0.0
         self.servers.crash_share = self._setup.crash_share
         while self._loop.time() < until_s:
@@ -225,10 +235,20 @@ class _Simulation:
         self.servers.note("world", "redis forgets")
         self.servers.claims.lose_memory()
 
+    def _slow_down(self) -> None:
+        """Hand over nothing of one source for a while."""
+        self.servers.slow = self._rng.choice(list(Source))
+        self.servers.note("world", f"{self.servers.slow.name} is slow")
+        self._loop.call_later(self._rng.uniform(5.0, 20.0), self._speed_up)
+
+    def _speed_up(self) -> None:
+        self.servers.slow = None
+
     async def _peace(self) -> None:
         cluster = self._cluster
         self.servers.lost_acks_share = self.servers.crash_share = 0.0
         self.servers.down.clear()
+        self._speed_up()
         for process in cluster.live():
             process.go_on()
         self._replace_dead()
@@ -239,7 +259,10 @@ class _Simulation:
             self._check()
             self._replace_dead()
             quiet_for = quiet_for + 1 if cluster.quiet else 0
-            must(self._loop.time() - began_s < PEACE_S, f"not everything is resolved {PEACE_S} s after the last fault")
+            must(
+                self._loop.time() - began_s < PEACE_S,
+                f"not everything is resolved {PEACE_S} s after the last fault",
+            )
 
     def _compare(self) -> None:
         setup = self._setup

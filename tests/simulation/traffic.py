@@ -79,7 +79,13 @@ class _Traffic:
         self._serve(request_id, number, at_s, route, sides, excuse)
 
     def _serve(
-        self, request_id: str, number: int, at_s: float, route: str, sides: tuple[str, ...], excuse: dict[str, Any]
+        self,
+        request_id: str,
+        number: int,
+        at_s: float,
+        route: str,
+        sides: tuple[str, ...],
+        excuse: dict[str, Any],
     ) -> None:
         rng = self._rng
         method, _, path = route.partition(" ")
@@ -103,14 +109,28 @@ class _Traffic:
             announced: int | None = len(told)
             if self._faults.unannounced and mutating and rng.random() < 0.5:
                 announced = None
-            events.append(response(request_id, side, path=path, status=status, body=said, writes=announced, **about))
+            events.append(
+                response(request_id, side, path=path, status=status, body=said, writes=announced, **about)
+            )
             for seq, (entity, key, data) in enumerate(told):
                 common = {name: value for name, value in about.items() if name != "method"}
                 events.append(
-                    write(request_id, side, entity=entity, key=key, op="upsert", seq=seq, data=data, operation=route, **common)
+                    write(
+                        request_id,
+                        side,
+                        entity=entity,
+                        key=key,
+                        op="upsert",
+                        seq=seq,
+                        data=data,
+                        operation=route,
+                        **common,
+                    )
                 )
             for event in events:
                 event["ts"] = TS + ts + rng.uniform(0, 0.3)
+                if self._faults.ties:
+                    event["ts"] = round(2 * event["ts"]) / 2
                 self._emit(event, at_s + rng.uniform(0, 0.9))
 
     def _writes(self, number: int) -> list[tuple[str, str, dict[str, Any]]]:
@@ -128,7 +148,9 @@ class _Traffic:
             return {**body, "more": 1}
         return body
 
-    def _changed_writes(self, writes: list[tuple[str, str, dict[str, Any]]]) -> list[tuple[str, str, dict[str, Any]]]:
+    def _changed_writes(
+        self, writes: list[tuple[str, str, dict[str, Any]]]
+    ) -> list[tuple[str, str, dict[str, Any]]]:
         if not writes or self._rng.random() < 0.5:
             return writes
         entity, key, data = writes[-1]

@@ -15,10 +15,14 @@ from tests.simulation.traffic import Produced
 from verifier.core.outcome import Outcome
 
 
-def compare(answer: Answer, setup: Setup, servers: Servers, watch: Watch, produced: dict[str, Produced]) -> None:
+def compare(
+    answer: Answer, setup: Setup, servers: Servers, watch: Watch, produced: dict[str, Produced]
+) -> None:
     """Raise Violated at the first place where journal, tables or topics do not say what is true."""
     final = _final_outcomes(watch)
-    must(final.keys() == answer.requests.keys(), f"verdicts on {_apart(final.keys(), answer.requests.keys())}")
+    must(
+        final.keys() == answer.requests.keys(), f"verdicts on {_apart(final.keys(), answer.requests.keys())}"
+    )
     for request_id, truth in answer.requests.items():
         _verdict(request_id, truth, final[request_id], bounded=setup.faults.bound)
     _tables(answer, final, servers)
@@ -80,13 +84,20 @@ def _tables(answer: Answer, final: dict[str, Outcome], servers: Servers) -> None
     said = {name: n for name, n in summary["requests"].items() if n and name != "total"}
     must(said == dict(verdicts), f"the tables count {said}, in truth {dict(verdicts)}")
     must(summary["requests"]["total"] == len(answer.requests), "the tables' total is wrong")
-    must(summary["records"] == dict(sorted(answer.records.items())), f"records {summary['records']}, in truth {answer.records}")
-    must(summary["rejected"] == answer.rejected, f"{summary['rejected']} rejected, in truth {answer.rejected}")
-    must(summary["duplicate"] == answer.duplicates, f"{summary['duplicate']} duplicates, in truth {answer.duplicates}")
+    must(
+        summary["records"] == dict(sorted(answer.records.items())),
+        f"records {summary['records']}, in truth {answer.records}",
+    )
+    must(
+        summary["rejected"] == answer.rejected, f"{summary['rejected']} rejected, in truth {answer.rejected}"
+    )
+    must(
+        summary["duplicate"] == answer.duplicates,
+        f"{summary['duplicate']} duplicates, in truth {answer.duplicates}",
+    )
     taken = sum(answer.records.values()) - answer.rejected - answer.duplicates
     must(0 <= summary["late"] <= taken, f"{summary['late']} late of {taken}")
     must(summary["pending"] == 0, f"{summary['pending']} pending")
-    must(summary["conflicts"] == len(answer.conflicts), f"{summary['conflicts']} conflicts, in truth {len(answer.conflicts)}")
     for request_id, truth in answer.requests.items():
         row = run_now(store.request(request_id))
         must(row is not None, f"{request_id} has no row")
@@ -95,15 +106,22 @@ def _tables(answer: Answer, final: dict[str, Outcome], servers: Servers) -> None
         writes = row["writes"]
         shown = None if writes is None else {name: writes[name] for name in truth.writes or ()}
         must(shown == truth.writes, f"{request_id}: shadow_writes {shown}, in truth {truth.writes}")
-    differing = Counter(d.field for o in final.values() for d in {(x.kind, x.field): x for x in o.differences}.values())
-    counted: Counter[str] = Counter()
+    differing = Counter(
+        key for o in final.values() for key in {(o.route, d.kind, d.field, d.change) for d in o.differences}
+    )
+    counted: Counter[tuple[str, ...]] = Counter()
     for stat in run_now(store.fields()):
-        counted[stat["field"]] += stat["count"]
+        counted[stat["route"], stat["kind"], stat["field"], stat["change"]] += stat["count"]
     must(+counted == +differing, f"fields counted {dict(counted)}, in truth {dict(differing)}")
     for stat in run_now(store.routes()):
         for side, facts in stat["sides"].items():
-            true = sum(o.route == stat["route"] and any(f.side == side for f in o.sides) for o in final.values())
-            must(facts["responses"] == true, f"{stat['route']} {side}: {facts['responses']} answers, in truth {true}")
+            true = sum(
+                o.route == stat["route"] and any(f.side == side for f in o.sides) for o in final.values()
+            )
+            must(
+                facts["responses"] == true,
+                f"{stat['route']} {side}: {facts['responses']} answers, in truth {true}",
+            )
 
 
 def _divergences(final: dict[str, Outcome], servers: Servers) -> None:
@@ -122,6 +140,8 @@ def _conflicts(answer: Answer, servers: Servers) -> None:
     table = [_told(view) for view in run_now(servers.store.conflicts(limit=1000))["items"]]
     must(len(table) == len(set(table)), "a conflict is in the table twice")
     _same_conflicts("table", set(table), answer.conflicts)
+    n = run_now(servers.store.summary())["conflicts"]
+    must(n == len(table), f"the summary counts {n} conflicts, there are {len(table)}")
     topic = [_told(view) for view in servers.publisher.compacted(TOPICS.conflicts).values()]
     must(len(topic) == len(set(topic)), "a conflict is in the topic twice")
     _same_conflicts("topic", set(topic), answer.conflicts)

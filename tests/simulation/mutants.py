@@ -1,0 +1,327 @@
+"""Mistakes planted in the product, one at a time, that the simulator must find.
+
+Each is what a plausible slip in the code would do. A mutant is a function that takes `pytest.MonkeyPatch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import pytest
+
+from verifier.core import conflict, conflict_scan
+from verifier.core.engine import Engine
+from verifier.core.events import SIDE_RANK, Seen
+from verifier.core.join import Join
+from verifier.core.journal import Entry
+from verifier.core.requests import ClosedRequest, OpenRequest
+from verifier.core.watermark import Watermark
+from verifier.stream import contests
+from verifier.stream.appending import Appending
+from verifier.stream.contests import Contests
+from verifier.stream.outputs import Outputs
+from verifier.stream.partition import PartitionWorker
+from verifier.stream.partition_config import Incoming
+from verifier.testing_tables import MemoryStore
+
+Mutant = Callable[[pytest.MonkeyPatch], None]
+MUTANTS: dict[str, Mutant] = {}
+
+
+def mutant(make: Mutant) -> Mutant:
+    """Register a mutant under its name."""
+    MUTANTS[make.__name__] = make
+    return make
+
+
+# -- duplicates and late records ---------------------------------------------------------------------------------
+
+
+@mutant
+def no_duplicate_check_while_open(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(OpenRequest, "knows", lambda *_: False)
+
+
+@mutant
+def no_duplicate_check_after_closing(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ClosedRequest, "knows", lambda *_: False)
+
+
+@mutant
+def late_records_are_dropped(patch: pytest.MonkeyPatch) -> None:
+    real = Join.take_reopening
+    patch.setattr(Join, "take_reopening", lambda self: real(self)[:0])
+
+
+@mutant
+def strays_are_opened_unasked(patch: pytest.MonkeyPatch) -> None:
+    async def open_all(self: PartitionWorker) -> None:
+        for stray in self._engine.take_strays():
+            self._engine.open(stray)
+
+    patch.setattr(PartitionWorker, "_ask_for_strays", open_all)
+
+
+# -- time --------------------------------------------------------------------------------------------------------
+
+
+@mutant
+def off_by_one_at_the_deadline(patch: pytest.MonkeyPatch) -> None:
+    real = Join.advance
+    patch.setattr(Join, "advance", lambda self, watermark: real(self, watermark - 1e-6))
+
+
+@mutant
+def watermark_is_the_maximum(patch: pytest.MonkeyPatch) -> None:
+    def advance(self: Watermark, now: float) -> float:
+        self.value = max(self.value, max(self._max_ts) - self._lateness_s)
+        return self.value
+
+    patch.setattr(Watermark, "advance", advance)
+
+
+@mutant
+def watermark_is_not_restored(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Watermark, "restore", lambda *_: None)
+
+
+@mutant
+def watermark_never_follows_the_clock(patch: pytest.MonkeyPatch) -> None:
+    real = Watermark.note_end
+    patch.setattr(Watermark, "note_end", lambda self, source, _ended: real(self, source, False))
+
+
+# -- the journal -------------------------------------------------------------------------------------------------
+
+
+@mutant
+def acknowledged_before_the_journal(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(PartitionWorker, "committable", lambda self, source: self._engine.positions[source])
+
+
+@mutant
+def safe_offsets_are_the_positions(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Join, "safe_offsets", lambda _self, positions: tuple(positions))
+
+
+@mutant
+def no_fencing(patch: pytest.MonkeyPatch) -> None:
+    async def append(self: Appending, entry: Entry) -> int:
+        offset: int = await self._until_up(lambda: self._journal.append(entry))
+        self.end = offset + 1
+        return offset
+
+    patch.setattr(Appending, "append", append)
+
+
+@mutant
+def the_end_of_the_journal_is_guessed(patch: pytest.MonkeyPatch) -> None:
+    """After a lost acknowledgement, what others wrote between ours and its repeat is not looked at."""
+    real = Appending.append
+
+    async def append(self: Appending, entry: Entry) -> int:
+        offset = await real(self, entry)
+        self.end = (await self._until_up(lambda: self._journal.tail(self._partition)))[1]
+        return offset
+
+    patch.setattr(Appending, "append", append)
+
+
+@mutant
+def the_resolved_set_is_lost_at_assignment(patch: pytest.MonkeyPatch) -> None:
+    real = Engine.restore
+    patch.setattr(Engine, "restore", lambda self, last, _tail: real(self, last, ()))
+    patch.setattr(Join, "forget_until", lambda *_: None)
+    patch.setattr(
+        Engine,
+        "refeed",
+        lambda self, batch: self.join.add(batch.source, batch.start, batch.seen, float("-inf")) and None,
+    )
+
+
+@mutant
+def records_read_again_are_counted_again(patch: pytest.MonkeyPatch) -> None:
+    real = Engine.restore
+
+    def restore(self: Engine, last: Entry, tail: Any) -> None:
+        real(self, last, tail)
+        self.positions = list(last.safe)
+
+    patch.setattr(Engine, "restore", restore)
+
+
+@mutant
+def a_gap_in_what_is_handed_over_is_not_read(patch: pytest.MonkeyPatch) -> None:
+    async def feed(self: PartitionWorker, batch: Incoming) -> None:
+        position = self._engine.positions[batch.source]
+        records = [record for record in batch.records if record.offset >= position]
+        if records:
+            self._engine.positions[batch.source] = records[0].offset
+            self._feed_records(batch.source, records)
+
+    patch.setattr(PartitionWorker, "_feed", feed)
+
+
+@mutant
+def a_revision_without_what_it_replaces(patch: pytest.MonkeyPatch) -> None:
+    real = Engine._conclude
+
+    def conclude(self: Engine, resolved: Any, seen: Sequence[Seen], claims: Any) -> None:
+        real(self, msgspec.structs.replace(resolved, was=None), seen, claims)
+
+    patch.setattr(Engine, "_conclude", conclude)
+
+
+@mutant
+def a_revision_from_the_new_records_alone(patch: pytest.MonkeyPatch) -> None:
+    real = Engine.rejudge
+    patch.setattr(Engine, "rejudge", lambda self, reopening, _former: real(self, reopening, []))
+
+
+# -- what is derived from it -------------------------------------------------------------------------------------
+
+
+@mutant
+def nothing_is_published_again_after_a_crash(patch: pytest.MonkeyPatch) -> None:
+    _while_recovering(patch, lambda self: (self._publishing, "publish"))
+
+
+@mutant
+def claims_not_made_before_a_crash_are_lost(patch: pytest.MonkeyPatch) -> None:
+    _while_recovering(patch, lambda self: (self._contests, "claim"))
+
+
+def _while_recovering(
+    patch: pytest.MonkeyPatch, target: Callable[[PartitionWorker], tuple[Any, str]]
+) -> None:
+    real = PartitionWorker._recover
+
+    async def nothing(*_: Any) -> None:
+        return None
+
+    async def recover(self: PartitionWorker) -> None:
+        part, name = target(self)
+        setattr(part, name, nothing)
+        try:
+            await real(self)
+        finally:
+            delattr(part, name)
+
+    patch.setattr(PartitionWorker, "_recover", recover)
+
+
+@mutant
+def a_worker_that_fell_behind_publishes_last(patch: pytest.MonkeyPatch) -> None:
+    async def newer(self: Appending, n: int) -> list[Entry]:
+        return []
+
+    patch.setattr(Appending, "newer", newer)
+
+
+@mutant
+def tables_are_applied_without_compare_and_set(patch: pytest.MonkeyPatch) -> None:
+    real = MemoryStore._advance
+
+    def advance(self: MemoryStore, delta: Any, lag: int | None) -> None:
+        at = self._partitions.get(delta.partition)
+        if at is not None:
+            at.n = delta.expected_n
+        real(self, delta, lag)
+
+    patch.setattr(MemoryStore, "_advance", advance)
+
+
+@mutant
+def entries_the_tables_lack_are_not_applied_after_a_crash(patch: pytest.MonkeyPatch) -> None:
+    real = PartitionWorker._recover
+
+    async def recover(self: PartitionWorker) -> None:
+        async def put(*_: Any) -> None:
+            return None
+
+        tables = self._ports.tables
+        tables.put = put  # type: ignore[method-assign]
+        try:
+            await real(self)
+        finally:
+            del tables.put
+
+    patch.setattr(PartitionWorker, "_recover", recover)
+
+
+@mutant
+def a_divergence_is_never_taken_back(patch: pytest.MonkeyPatch) -> None:
+    real = Outputs.messages
+
+    def messages(self: Outputs, entry: Entry) -> list[Any]:
+        return [m for m in real(self, entry) if m.value is not None or m.topic != self._topics.divergences]
+
+    patch.setattr(Outputs, "messages", messages)
+
+
+# -- first write wins --------------------------------------------------------------------------------------------
+
+
+@mutant
+def arrival_order_instead_of_event_time(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(conflict, "order_of", lambda _claimant: (0.0, 0, "", 0))
+
+
+@mutant
+def sides_rank_the_other_way(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(SIDE_RANK, "main", 2)
+    patch.setitem(SIDE_RANK, "shadow", 0)
+
+
+@mutant
+def the_ttl_is_ignored(patch: pytest.MonkeyPatch) -> None:
+    real = conflict._idempotency_pairs
+    patch.setattr(conflict, "_idempotency_pairs", lambda ordered, _ttl_s: real(ordered, float("inf")))
+
+
+@mutant
+def the_conflict_timeout_is_ignored(patch: pytest.MonkeyPatch) -> None:
+    real = conflict._main_canary_pairs
+    patch.setattr(conflict, "_main_canary_pairs", lambda ordered, _timeout_s: real(ordered, float("inf")))
+
+
+@mutant
+def conflicts_are_never_taken_back(patch: pytest.MonkeyPatch) -> None:
+    real = conflict_scan.scan
+    patch.setattr(contests, "scan", lambda *args, **named: (real(*args, **named)[0], []))
+
+
+@mutant
+def a_store_that_forgot_is_not_told_again(patch: pytest.MonkeyPatch) -> None:
+    async def tell_again(self: Contests, epoch: str, watermark: float) -> None:
+        self._known_epoch = epoch
+
+    patch.setattr(Contests, "_tell_again", tell_again)
+
+
+@mutant
+def conflicts_found_meanwhile_are_overwritten(patch: pytest.MonkeyPatch) -> None:
+    async def overtaken(self: Contests, said: Mapping[str, Any]) -> dict[str, Any]:
+        return {}
+
+    patch.setattr(Contests, "overtaken", overtaken)
+
+
+# -- bounds ------------------------------------------------------------------------------------------------------
+
+
+@mutant
+def open_requests_have_no_bound(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Join, "keep_within_bound", lambda _self: None)
+
+
+@mutant
+def a_rejected_record_is_not_counted(patch: pytest.MonkeyPatch) -> None:
+    real = Engine.feed
+
+    def feed(self: Engine, batch: Any, now: float, **named: Any) -> None:
+        real(self, msgspec.structs.replace(batch, rejections=()), now, **named)
+
+    patch.setattr(Engine, "feed", feed)
