@@ -24,6 +24,7 @@ from verifier.stream.recovery import READ_ENTRIES_MAX
 
 FINDINGS_PER_ENTRY_MAX = 2_000
 EPOCH_EVERY_S = 5.0
+_UNKNOWN = "?"
 Place = tuple[str, str]
 _log = structlog.get_logger(__name__)
 
@@ -60,9 +61,14 @@ class Contests:
         self._said: dict[str, _Finding] = {}
         self.epoch = ""
 
+    def begin(self) -> None:
+        """Begin where nothing has been claimed yet."""
+        self.restore("")
+        self._known_epoch = ""
+
     def restore(self, epoch: str) -> None:
-        """Take up where the journal stands."""
-        self.epoch = self._known_epoch = epoch
+        """Take up where the journal stands: its claims were made in this life of the store, if it names one."""
+        self.epoch, self._known_epoch = epoch, epoch or _UNKNOWN
         self._found, self._said = {}, {}
 
     @property
@@ -167,7 +173,7 @@ class Contests:
 
     def published(self) -> None:
         """Note that all put into entries has been published: only then a crash need not tell the store again."""
-        if not self._found:
+        if not self._found and self._known_epoch != _UNKNOWN:
             self.epoch = self._known_epoch
 
     def said(self) -> dict[str, _Finding]:

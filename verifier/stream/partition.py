@@ -359,7 +359,7 @@ class PartitionWorker:
         if last is None:
             self._engine.positions = list(await self._until_up(lambda: ports.records.beginnings(partition)))
             self._safe, self._beginnings = (), tuple(self._engine.positions)
-            self._contests.restore("")
+            self._contests.begin()
             self.recovered, self.blocked = True, None
             return
         self._engine.restore(
