@@ -8,6 +8,8 @@ from typing import Any
 from verifier.core.journal import Entry, valid_entries
 from verifier.stream.ports import Fenced, Journal
 
+LOOK_EVERY_S = 5.0
+
 
 class Appending:
     """Appends entries. `end` is the journal offset up to which we know what is there.
@@ -24,6 +26,7 @@ class Appending:
         self._partition = partition
         self._journal = journal
         self._until_up = until_up
+        self._looked_at = 0.0
         self.end = 0
 
     async def append(self, entry: Entry) -> int:
@@ -37,6 +40,17 @@ class Appending:
             offset = numbered[0]  # what lies behind it may be another's next entry: the next append looks
         self.end = offset + 1
         return offset
+
+    async def watch(self, n: int, now: float) -> None:
+        """Look now and then whether others have appended after entry `n`, ours: who writes nothing would not notice.
+
+        `now` is the monotonic clock. Raises `Fenced`.
+        """
+        if now - self._looked_at < LOOK_EVERY_S:
+            return
+        self._looked_at = now
+        if await self.newer(n):
+            raise Fenced(f"another worker has written behind journal entry {n}")
 
     async def newer(self, n: int) -> list[Entry]:
         """The valid entries that others have appended after entry `n`, which is ours."""

@@ -204,6 +204,7 @@ class PartitionWorker:
         if self._contests.found:  # what its claims have brought about
             await self._persist(self._engine.conclude())
         await self._contests.watch(self._engine.watermark.value)
+        await self._appending.watch(self._engine.n, now)
         self._tables_status()
         self._raw.clear()
 
