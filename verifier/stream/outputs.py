@@ -143,12 +143,9 @@ class Outputs:
             self._on_entry(entry)
 
     def _new_conflicts(self, entry: Entry) -> Counter[tuple[str, str]]:
-        """Count the conflicts that a claim of this entry brought about, each once while its id is remembered."""
-        mine = {(claim.claimant.side, claim.claimant.request_id) for claim in entry.claims}
+        """Count the conflicts of this entry, each once while its id is remembered."""
         new: Counter[tuple[str, str]] = Counter()
         for conflict in entry.conflicts:
-            if not any((c.side, c.request_id) in mine for c in (conflict.winner, conflict.loser)):
-                continue
             if conflict.id in self._conflict_ids:
                 self._conflict_ids.move_to_end(conflict.id)
                 continue
