@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from verifier.core.events import Seen, Source
@@ -36,15 +36,30 @@ class Evidence:
 
     async def resolved_at(self, request_id: str, journal_offset: int) -> Resolved | None:
         """What the entry at that offset says of the request; None when it is gone or says nothing."""
+        resolved = await self._resolved_by(journal_offset)
+        return next((item for item in resolved if item.outcome.request_id == request_id), None)
+
+    async def resolved_in(self, journal_offsets: Mapping[str, int]) -> dict[str, Resolved]:
+        """What the entries say of requests, by request id; `journal_offsets` says which entry to ask.
+
+        Each entry is read once, whatever the number of its requests: after a long outage there are thousands.
+        """
+        wanted: dict[int, set[str]] = {}
+        for request_id, offset in journal_offsets.items():
+            wanted.setdefault(offset, set()).add(request_id)
+        found: dict[str, Resolved] = {}
+        for offset, request_ids in sorted(wanted.items()):
+            for resolved in await self._resolved_by(offset):
+                if resolved.outcome.request_id in request_ids:
+                    found.setdefault(resolved.outcome.request_id, resolved)
+        return found
+
+    async def _resolved_by(self, journal_offset: int) -> list[Resolved]:
+        """What the entry at an offset resolved; nothing when it is gone."""
         entries = await self._until_up(
             lambda: self._ports.journal.read(self._partition, journal_offset, journal_offset + 1)
         )
-        for _, entry in entries:
-            for resolved in entry.resolved:
-                if resolved.outcome.request_id == request_id:
-                    found: Resolved = resolved
-                    return found
-        return None
+        return [resolved for _, entry in entries for resolved in entry.resolved]
 
     async def records(self, refs: Sequence[EventRef]) -> list[Seen] | None:
         """Read the records again; None when retention took one."""

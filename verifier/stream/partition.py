@@ -250,11 +250,9 @@ class PartitionWorker:
             return
         request_ids = list({stray.event.request_id for stray in strays})
         found = await self._until_up(lambda: self._ports.tables.lookup(request_ids))
+        verdicts = await self._evidence.resolved_in(found)
         for stray in strays:
-            offset = found.get(stray.event.request_id)
-            resolved = (
-                None if offset is None else await self._evidence.resolved_at(stray.event.request_id, offset)
-            )
+            resolved = verdicts.get(stray.event.request_id)
             if resolved is None:
                 self._engine.open(stray)
             else:
