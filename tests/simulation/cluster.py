@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from random import Random
 from typing import Any, cast
@@ -72,8 +72,11 @@ class VirtualTime:
 class Process:
     """A worker process: the real Worker, TablesWriter and PartitionWorkers over links that fail."""
 
-    def __init__(self, name: str, setup: Setup, servers: Servers, watch: Watch) -> None:
+    def __init__(
+        self, name: str, setup: Setup, servers: Servers, watch: Watch, lost: Callable[[], None]
+    ) -> None:
         self.name = name
+        self._lost = lost
         self.alive = True
         self.told: set[int] = set()
         self.immortal = False
@@ -142,12 +145,20 @@ class Process:
             await self._going.wait()
 
     def stop(self) -> None:
-        """Stop the process as SIGSTOP does: nothing it does takes effect until it goes on."""
+        """Stop the process as SIGSTOP does, for longer than its session: others take over, then it goes on."""
+        if not self._going.is_set() or not self.alive:
+            return
         self._going.clear()
+        self._servers.note(self.name, "stopped")
+        loop, rng = self._servers.loop, self._servers.rng
+        loop.call_later(1.0, self._lost)
+        loop.call_later(rng.uniform(3.0, 9.0), self.go_on)
 
     def go_on(self) -> None:
-        """Let it go on as if nothing had been."""
-        self._going.set()
+        """Let it go on as if nothing had been: what it does takes effect again."""
+        if not self._going.is_set():
+            self._going.set()
+            self._servers.note(self.name, "goes on")
 
     def maybe_crash(self) -> None:
         """Crash here in some runs; a call of a dead process takes no effect."""
@@ -265,7 +276,13 @@ class Cluster:
     def start_process(self) -> Process:
         """Start one more process; it owns nothing yet."""
         self._started += 1
-        process = Process(f"w{self._started}", self._setup, self._servers, self._watch)
+        process = Process(
+            f"w{self._started}",
+            self._setup,
+            self._servers,
+            self._watch,
+            lambda: self.rebalance(zombies=True),
+        )
         self.processes.append(process)
         process.start()
         return process

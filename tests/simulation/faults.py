@@ -18,6 +18,7 @@ class Faults:
     idle: bool = False
     gaps: bool = False
     ties: bool = False
+    hot: bool = False
     canary: bool = False
     unannounced: bool = False
 

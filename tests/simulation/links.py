@@ -49,6 +49,7 @@ class Servers:
         self.slow: Source | None = None
         self.lost_acks_share = 0.0
         self.crash_share = 0.0
+        self.stop_share = 0.0
         self.trace: list[str] = []
         self.on_append: Callable[[int, Entry], None] = lambda _offset, _entry: None
 
@@ -65,6 +66,7 @@ class Sender(Protocol):
 
     async def going(self) -> None: ...
     def maybe_crash(self) -> None: ...
+    def stop(self) -> None: ...
 
 
 class Link:
@@ -80,6 +82,8 @@ class Link:
     ) -> T:
         """Reach a server: raises DependencyDown when it is away, or when its answer is lost after the effect."""
         servers = self._servers
+        if what.startswith("publish") and servers.rng.random() < servers.stop_share:
+            self._sender.stop()  # between its entry and its publishing: the worst moment
         try:
             await self._wait()
         except asyncio.CancelledError:

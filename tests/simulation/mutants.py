@@ -17,8 +17,8 @@ from verifier.core.events import SIDE_RANK, Seen
 from verifier.core.join import Join
 from verifier.core.journal import Entry
 from verifier.core.requests import ClosedRequest, OpenRequest
-from verifier.core.watermark import Watermark
-from verifier.stream import contests
+from verifier.core.watermark import NEVER, Watermark
+from verifier.stream import contests, partition, recovery
 from verifier.stream.appending import Appending
 from verifier.stream.contests import Contests
 from verifier.stream.outputs import Outputs
@@ -76,7 +76,11 @@ def off_by_one_at_the_deadline(patch: pytest.MonkeyPatch) -> None:
 @mutant
 def watermark_is_the_maximum(patch: pytest.MonkeyPatch) -> None:
     def advance(self: Watermark, now: float) -> float:
-        self.value = max(self.value, max(self._max_ts) - self._lateness_s)
+        newest = max(self._max_ts)
+        if newest == NEVER:
+            return self.value
+        idle = all(self._at_end) and now - max(self._busy_at) >= self._idle_s
+        self.value = max(self.value, newest + (now - max(self._busy_at) if idle else 0.0) - self._lateness_s)
         return self.value
 
     patch.setattr(Watermark, "advance", advance)
@@ -235,20 +239,13 @@ def tables_are_applied_without_compare_and_set(patch: pytest.MonkeyPatch) -> Non
 
 @mutant
 def entries_the_tables_lack_are_not_applied_after_a_crash(patch: pytest.MonkeyPatch) -> None:
-    real = PartitionWorker._recover
+    async def read_chain(journal: Any, number: int, position: Any, on_entry: Any) -> recovery.Chain:
+        async def unlacked(offset: int, entry: Entry, _lacking: bool) -> None:
+            await on_entry(offset, entry, False)
 
-    async def recover(self: PartitionWorker) -> None:
-        async def put(*_: Any) -> None:
-            return None
+        return await recovery.read_chain(journal, number, position, unlacked)
 
-        tables = self._ports.tables
-        tables.put = put  # type: ignore[method-assign]
-        try:
-            await real(self)
-        finally:
-            del tables.put
-
-    patch.setattr(PartitionWorker, "_recover", recover)
+    patch.setattr(partition, "read_chain", read_chain)
 
 
 @mutant

@@ -186,8 +186,9 @@ class _Simulation:
             acts.append(self._lose_memory)
         if faults.slow:
             acts.append(self._slow_down)
-        self.servers.lost_acks_share = 0.02 if faults.lost_acks else 0.0
+        self.servers.lost_acks_share = 0.04 if faults.lost_acks else 0.0
         self.servers.crash_share = self._setup.crash_share
+        self.servers.stop_share = 0.05 if faults.zombie else 0.0
         while self._loop.time() < until_s:
             await asyncio.sleep(rng.expovariate(1 / 3.0))
             self._check()
@@ -214,16 +215,11 @@ class _Simulation:
         self._cluster.rebalance(zombies=True)
 
     def _stop_one(self) -> None:
-        """Stop a process for longer than its session: others take its partitions, then it goes on."""
         going = [p for p in self._cluster.live() if p._going.is_set()]
         if len(going) < 2:
             self._cluster.start_process()
             return
-        stopped = self._rng.choice(going)
-        stopped.stop()
-        self.servers.note(stopped.name, "stopped")
-        self._loop.call_later(1.0, lambda: self._cluster.rebalance(zombies=True))
-        self._loop.call_later(self._rng.uniform(2.0, 9.0), stopped.go_on)
+        self._rng.choice(going).stop()
 
     def _outage(self) -> None:
         server = self._rng.choice(("kafka", "redis", "postgres"))
@@ -246,7 +242,7 @@ class _Simulation:
 
     async def _peace(self) -> None:
         cluster = self._cluster
-        self.servers.lost_acks_share = self.servers.crash_share = 0.0
+        self.servers.lost_acks_share = self.servers.crash_share = self.servers.stop_share = 0.0
         self.servers.down.clear()
         self._speed_up()
         for process in cluster.live():

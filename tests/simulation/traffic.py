@@ -49,6 +49,7 @@ class _Traffic:
         self._idle = {0} if self._faults.idle and setup.partitions > 1 else set()
         skew_max = 0.7 * setup.join_timeout_s if self._faults.skew else 0.0
         self._skew = {"main": 0.0, "shadow": rng.uniform(-skew_max, skew_max), "canary": rng.uniform(-1, 1)}
+        self._keys = 1 if self._faults.hot else 3
         self._made: list[Produced] = []
 
     def make(self) -> list[Produced]:
@@ -96,7 +97,7 @@ class _Traffic:
         if mutating:
             about["user_id"] = f"u{number % 3}"
             if rng.random() < 0.5:
-                about["idempotency_key"] = f"key{rng.randint(0, 2)}"
+                about["idempotency_key"] = f"key{rng.randrange(self._keys)}"
         for side in sides:
             new = side != "main" and rng.random() < 0.35
             ts = at_s + self._skew[side] + rng.uniform(0, 0.4)
@@ -135,7 +136,9 @@ class _Traffic:
 
     def _writes(self, number: int) -> list[tuple[str, str, dict[str, Any]]]:
         rng = self._rng
-        rows = {(rng.choice(_ENTITIES), f"k{rng.randint(0, 2)}"): None for _ in range(rng.randint(0, 2))}
+        rows = {
+            (rng.choice(_ENTITIES), f"k{rng.randrange(self._keys)}"): None for _ in range(rng.randint(0, 2))
+        }
         return [(entity, key, {"v": number, "w": rng.randint(0, 1)}) for entity, key in rows]
 
     def _changed_body(self, body: dict[str, Any]) -> dict[str, Any]:
