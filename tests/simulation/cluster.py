@@ -227,7 +227,7 @@ class Process:
         )
 
     def _make_engine(self, partition: int) -> Engine:
-        self._watch.recovers(partition)
+        self._watch.recovers(partition, self.name)
         setup = self._setup
         join = JoinConfig(
             join_timeout_s=setup.join_timeout_s,
@@ -345,6 +345,9 @@ class Cluster:
             process = self.owner[partition]
             worker = process.worker.partitions.get(partition)
             if worker is None or not worker.recovered or worker.pending or not process.settled:
+                return False
+            contests = worker._contests
+            if contests.found or contests._known_epoch not in ("", self._servers.claims._epoch):
                 return False
             ends = self._servers.topics._ends
             if any(worker._engine.positions[s] < ends[s, partition] for s in Source):

@@ -43,8 +43,8 @@ class Watch:
         self._seen_values: set[tuple[int, Source, str]] = set()
         self._last: dict[int, Entry] = {}
         self._resolved: defaultdict[int, set[str]] = defaultdict(set)
-        self._floors: dict[str, float] = {}
-        self._recovering: set[int] = set()
+        self._floors: dict[tuple[str, str], float] = {}
+        self._recovering: set[tuple[int, str]] = set()
         self._watermarks: dict[str, float] = {}
         self.chains: dict[int, list[tuple[int, Entry]]] = {p: [] for p in range(setup.partitions)}
 
@@ -57,9 +57,9 @@ class Watch:
             self._seen_values.add(content)
         self._records[source, partition].append(Written(offset, self._now(), truth))
 
-    def recovers(self, partition: int) -> None:
-        """Note that someone begins to recover a partition: what is open there may get a new deadline."""
-        self._recovering.add(partition)
+    def recovers(self, partition: int, worker: str) -> None:
+        """Note that a worker begins to recover a partition: what is open there may get a new deadline."""
+        self._recovering.add((partition, worker))
 
     def watermark(self, life: str, value: float) -> None:
         """Check that one life of a partition never moves its watermark back."""
@@ -123,12 +123,13 @@ class Watch:
 
     def _check_deadlines(self, name: str, entry: Entry, first_ts: Mapping[str, float]) -> None:
         """No request stays open at the watermark that its first record, or its being read, allows it."""
-        if entry.partition in self._recovering:
-            self._recovering.discard(entry.partition)
+        life = entry.partition, entry.worker
+        if life in self._recovering:
+            self._recovering.discard(life)
             for request_id in first_ts:
-                self._floors[request_id] = entry.watermark
+                self._floors[entry.worker, request_id] = entry.watermark
         for request_id, ts in first_ts.items():
-            floor = self._floors.setdefault(request_id, entry.watermark)
+            floor = self._floors.setdefault((entry.worker, request_id), entry.watermark)
             deadline = max(ts, floor) + self._setup.join_timeout_s
             must(
                 entry.watermark < deadline,
