@@ -22,7 +22,7 @@ from tests.long.truth_check import check_journal, check_postgres, check_summary,
 REQUESTS = int(os.environ.get("LONG_REQUESTS", "200000"))
 SEED = int(os.environ.get("LONG_SEED", "1"))
 KILLS, FREEZES = 20, 3
-REQUESTS_A_SECOND = 500.0
+REQUESTS_A_SECOND = 400.0
 FROZEN_S = (12.0, 15.0)  # the session timeout is 10 s
 PAUSE_S = (3.0, 13.0)
 
@@ -141,8 +141,8 @@ def test_every_place_tells_the_exact_truth_after_kills_freezes_and_restarts(
             pouring.join(20.0)
     say("all poured")
     truth = traffic.truth
-    cluster.wait_ready(180.0)
-    summary = cluster.settle(len(truth.verdicts), records=truth.records.total(), within_s=300.0)
+    summary = cluster.settle(len(truth.verdicts), records=truth.records.total(), within_s=600.0)
+    cluster.wait_ready(120.0)
     say(f"settled: {summary['requests']}")
     wait_for("conflicts told again", lambda: cluster.summary()["conflicts"] == len(truth.conflicts), 30.0)
     check_summary(cluster.summary(), cluster, truth)
