@@ -281,7 +281,7 @@ class Cluster:
             self._setup,
             self._servers,
             self._watch,
-            lambda: self.rebalance(zombies=True),
+            self._give_up_stopped,
         )
         self.processes.append(process)
         process.start()
@@ -290,6 +290,12 @@ class Cluster:
     def live(self) -> list[Process]:
         """The processes that have not died."""
         return [process for process in self.processes if process.alive]
+
+    def _give_up_stopped(self) -> None:
+        """The session of a stopped process has ended: others take its partitions, if need be a new one."""
+        if not any(process._going.is_set() for process in self.live()):
+            self.start_process()
+        self.rebalance(zombies=True)
 
     def rebalance(self, *, zombies: bool) -> None:
         """Hand the partitions out anew; with `zombies`, who loses some learns it only later."""

@@ -5,7 +5,7 @@ Each is what a plausible slip in the code would do. A mutant is a function that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -115,19 +115,6 @@ def no_fencing(patch: pytest.MonkeyPatch) -> None:
     async def append(self: Appending, entry: Entry) -> int:
         offset: int = await self._until_up(lambda: self._journal.append(entry))
         self.end = offset + 1
-        return offset
-
-    patch.setattr(Appending, "append", append)
-
-
-@mutant
-def the_end_of_the_journal_is_guessed(patch: pytest.MonkeyPatch) -> None:
-    """After a lost acknowledgement, what others wrote between ours and its repeat is not looked at."""
-    real = Appending.append
-
-    async def append(self: Appending, entry: Entry) -> int:
-        offset = await real(self, entry)
-        self.end = (await self._until_up(lambda: self._journal.tail(self._partition)))[1]
         return offset
 
     patch.setattr(Appending, "append", append)
@@ -299,11 +286,16 @@ def a_store_that_forgot_is_not_told_again(patch: pytest.MonkeyPatch) -> None:
 
 
 @mutant
-def conflicts_found_meanwhile_are_overwritten(patch: pytest.MonkeyPatch) -> None:
-    async def overtaken(self: Contests, said: Mapping[str, Any]) -> dict[str, Any]:
-        return {}
+def what_was_perhaps_never_claimed_is_taken_for_claimed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(contests, "_UNKNOWN", "")
 
-    patch.setattr(Contests, "overtaken", overtaken)
+
+@mutant
+def a_store_that_forgot_is_only_noticed_by_new_claims(patch: pytest.MonkeyPatch) -> None:
+    async def watch(self: Contests, watermark: float) -> None:
+        return None
+
+    patch.setattr(Contests, "watch", watch)
 
 
 # -- bounds ------------------------------------------------------------------------------------------------------

@@ -188,7 +188,7 @@ class _Simulation:
             acts.append(self._slow_down)
         self.servers.lost_acks_share = 0.04 if faults.lost_acks else 0.0
         self.servers.crash_share = self._setup.crash_share
-        self.servers.stop_share = 0.05 if faults.zombie else 0.0
+        self.servers.stop_share = rng.choice((0.05, 0.3)) if faults.zombie else 0.0
         while self._loop.time() < until_s:
             await asyncio.sleep(rng.expovariate(1 / 3.0))
             self._check()

@@ -132,7 +132,12 @@ class _Traffic:
                 event["ts"] = TS + ts + rng.uniform(0, 0.3)
                 if self._faults.ties:
                     event["ts"] = round(2 * event["ts"]) / 2
-                self._emit(event, at_s + rng.uniform(0, 0.9))
+                slow_s = (
+                    rng.uniform(0, 5.0)
+                    if announced is None and "entity" in event and rng.random() < 0.5
+                    else 0.0
+                )
+                self._emit(event, at_s + slow_s + rng.uniform(0, 0.9))
 
     def _writes(self, number: int) -> list[tuple[str, str, dict[str, Any]]]:
         rng = self._rng
@@ -167,8 +172,8 @@ class _Traffic:
         rng, faults = self._rng, self._faults
         if faults.missing and rng.random() < 0.08:
             return
-        if faults.late and rng.random() < 0.06:
-            at_s += rng.uniform(2, _FAR_S)
+        if faults.late and rng.random() < 0.1:
+            at_s += rng.uniform(2, rng.choice((8.0, _FAR_S)))
         value = json.dumps(event).encode()
         source, partition = source_of(event), self._partition_of(event["request_id"])
         self._made.append(Produced(at_s, source, partition, value, event))

@@ -1,0 +1,148 @@
+"""Defects that the simulator has found where seeds find them again only now and then: each told by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from verifier.core.errors import DependencyDown
+from verifier.core.journal import Entry
+from verifier.core.outcome import Claim, Claimant
+from verifier.stream.appending import LOOK_EVERY_S, Appending
+from verifier.stream.contests import EPOCH_EVERY_S, Contests
+from verifier.stream.partition_config import PartitionConfig, Ports
+from verifier.stream.ports import Fenced
+from verifier.testing import TS, MemoryClaims, MemoryJournal, MemoryPublisher, MemoryTopics, VirtualClock
+
+Call = Callable[[], Awaitable[Any]]
+
+
+def _entry(n: int, worker: str, *claims: Claim, epoch: str = "") -> Entry:
+    return Entry(partition=0, n=n, worker=worker, at=TS + n, claims=claims, epoch=epoch)
+
+
+def _claim(request_id: str, ts: float, *, side: str = "main") -> Claim:
+    claimant = Claimant(
+        side=side, request_id=request_id, ts=TS + ts, operation="POST /a", entity="e", digest=int(ts)
+    )
+    return Claim(scope="idempotency", key=f"{side}:k", claimant=claimant, rev=1)
+
+
+async def _at_once(call: Call) -> Any:
+    return await call()
+
+
+class _World:
+    """What contests need of the outside, in memory."""
+
+    def __init__(self) -> None:
+        self.clock = VirtualClock()
+        self.journal = MemoryJournal()
+        self.claims = MemoryClaims(monotonic=self.clock.monotonic)
+
+    def contests(self, partition: int) -> Contests:
+        ports = Ports(
+            journal=self.journal,
+            records=MemoryTopics(),
+            publisher=MemoryPublisher(),
+            claims=self.claims,
+            tables=None,  # type: ignore[arg-type] # contests know no tables
+            clock=self.clock,
+        )
+        return Contests(partition, PartitionConfig(worker=f"w{partition}"), ports, _at_once)
+
+
+def _told(entry: Entry) -> list[tuple[str, str]]:
+    return [(found.winner.request_id, found.loser.request_id) for found in entry.conflicts]
+
+
+async def test_what_a_rival_wrote_before_the_repeat_of_a_lost_acknowledgement_fences() -> None:
+    journal = MemoryJournal()
+    journal.lose_acks = 1
+
+    async def until_up(call: Call) -> Any:
+        try:
+            return await call()
+        except DependencyDown:
+            await journal.append(_entry(1, "rival"))
+            return await call()
+
+    ours = Appending(0, journal, until_up)
+    assert await ours.append(_entry(0, "ours")) == 0
+    with pytest.raises(Fenced):
+        await ours.append(_entry(1, "ours"))
+
+
+async def test_who_has_nothing_to_write_still_notices_a_rival() -> None:
+    journal = MemoryJournal()
+    ours = Appending(0, journal, _at_once)
+    await ours.append(_entry(0, "ours"))
+    await ours.watch(0, LOOK_EVERY_S)
+    await journal.append(_entry(0, "rival"))  # lost the race for this number: no rival's entry yet
+    await ours.watch(0, 2 * LOOK_EVERY_S)
+    await journal.append(_entry(1, "rival"))
+    with pytest.raises(Fenced):
+        await ours.watch(0, 3 * LOOK_EVERY_S)
+
+
+async def test_a_conflict_that_another_has_found_otherwise_meanwhile_is_said_anew() -> None:
+    world = _World()
+    ours, theirs = world.contests(0), world.contests(1)
+    await theirs.claim([_claim("b", 2.0)], TS)
+    await ours.claim([_claim("c", 3.0)], TS)
+    assert _told(ours.attach(_entry(0, "ours"))) == [("b", "c")]
+    said = ours.said()
+    assert await ours.overtaken(said) == {}
+    await theirs.claim([_claim("a", 1.0)], TS)
+    assert sorted(_told(theirs.attach(_entry(0, "theirs")))) == [("a", "b"), ("a", "c")]
+    again = await ours.overtaken(said)
+    assert [f.conflict.winner.request_id for f in again.values() if f.conflict is not None] == ["a"]
+    assert await ours.overtaken(again) == {}
+
+
+async def test_an_idle_partition_tells_a_store_that_forgot_again_and_looks_at_what_comes_of_it() -> None:
+    world = _World()
+    idle, busy = world.contests(0), world.contests(1)
+    first = _claim("a", 1.0)
+    await world.journal.append(_entry(0, "w0", first))
+    await idle.claim([first], TS)
+    world.claims.lose_memory()
+    await busy.claim([_claim("b", 2.0)], TS)
+    assert not busy.found
+    await idle.watch(TS)
+    assert not idle.found
+    await world.clock.advance(EPOCH_EVERY_S)
+    await idle.watch(TS)
+    assert _told(idle.attach(_entry(1, "w0"))) == [("a", "b")]
+
+
+async def test_a_crash_before_what_a_store_was_told_again_is_published_tells_it_again() -> None:
+    world = _World()
+    before = world.contests(0)
+    first = _claim("a", 1.0)
+    await world.journal.append(_entry(0, "w0", first))
+    await before.claim([first], TS)
+    before.published()
+    known = before.epoch
+    world.claims.lose_memory()
+    await before.claim([_claim("b", 2.0)], TS)
+    assert before.found
+    assert before.attach(_entry(1, "w0")).epoch == known
+    before.published()
+    assert before.epoch != known
+
+
+async def test_a_journal_that_names_no_life_of_the_store_is_told_in_full() -> None:
+    world = _World()
+    await world.journal.append(_entry(0, "gone", _claim("a", 1.0)))
+    for n in (1, 2):
+        await world.journal.append(_entry(n, "gone"))
+    after = world.contests(0)
+    after.restore("")
+    await world.clock.advance(EPOCH_EVERY_S)
+    await after.watch(TS)
+    other = world.contests(1)
+    await other.claim([_claim("b", 2.0)], TS)
+    assert _told(other.attach(_entry(0, "w1"))) == [("a", "b")]
