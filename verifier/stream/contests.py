@@ -23,6 +23,9 @@ from verifier.stream.ports import ClaimResult
 from verifier.stream.recovery import READ_ENTRIES_MAX
 
 FINDINGS_PER_ENTRY_MAX = 2_000
+FINDINGS_MAX = (
+    100_000  # found and not yet journaled: what a store that forgot everything may bring about at once
+)
 EPOCH_EVERY_S = 5.0
 _UNKNOWN = "?"
 Place = tuple[str, str]
@@ -57,6 +60,7 @@ class Contests:
         self._until_up = until_up
         self._known_epoch = ""
         self._asked_at = 0.0
+        self._overflowed = False
         self._found: dict[str, _Finding] = {}
         self._said: dict[str, _Finding] = {}
         self.epoch = ""
@@ -83,6 +87,7 @@ class Contests:
         for conflict_id in taken:
             del self._found[conflict_id]
         self._said |= taken
+        self._overflowed = False
         gone = {conflict_id: finding for conflict_id, finding in taken.items() if finding.conflict is None}
         return replace(
             entry,
@@ -143,9 +148,17 @@ class Contests:
                 conflict_timeout_s=self._config.conflict_timeout_s,
             )
             for conflict in conflicts:
-                self._found[conflict.id] = _Finding(conflict, found.version, mine[0])
+                self._note(conflict.id, _Finding(conflict, found.version, mine[0]))
             for conflict_id in retracted:
-                self._found[conflict_id] = _Finding(None, found.version, mine[0])
+                self._note(conflict_id, _Finding(None, found.version, mine[0]))
+
+    def _note(self, conflict_id: str, finding: _Finding) -> None:
+        if len(self._found) >= FINDINGS_MAX and conflict_id not in self._found:
+            if not self._overflowed:
+                _log.warning("conflicts_may_be_missed", partition=self._partition, findings=FINDINGS_MAX)
+            self._overflowed = True
+            return
+        self._found[conflict_id] = finding
 
     async def _tell_again(self, epoch: str, watermark: float) -> None:
         """The store has lost its memory: make this partition's claims of the last TTL again, in this life of it."""
