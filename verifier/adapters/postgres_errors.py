@@ -37,6 +37,11 @@ def postgres_errors() -> Iterator[None]:
         raise DependencyDown("postgres", f"{type(error).__name__}: {error}") from error
     except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError) as error:
         raise SchemaMissing(f"{error}: run `verifier init` to bring the database up to date") from error
+    except asyncpg.InternalClientError as error:
+        # what asyncpg says when the server dies while it reads an answer: its protocol is left between two states
+        if "state" not in str(error):
+            raise
+        raise DependencyDown("postgres", f"{type(error).__name__}: {error}") from error
     except asyncpg.InterfaceError as error:
         # asyncpg has one type for a connection that broke under a call and for misuse of its API
         if "clos" not in str(error) and "connection" not in str(error):

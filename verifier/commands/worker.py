@@ -56,7 +56,7 @@ async def run_worker(settings: Settings) -> None:
     finally:
         service.worker.stop()
         purging.cancel()
-        await _end(running, web)
+        ended = await _end(running, web)
         try:
             await asyncio.wait_for(service.close(), CLOSE_WITHIN_S)
         except (TimeoutError, DependencyDown) as error:
@@ -64,14 +64,15 @@ async def run_worker(settings: Settings) -> None:
     _log.info("stopped")
     if running.done() and not running.cancelled():
         running.result()
-    if service.worker.left_behind or not service.worker.kafka_up:
-        # clients of an absent Kafka neither end nor heed their cancellation; nothing of theirs is worth waiting for
+    if not ended or service.worker.left_behind or not service.worker.kafka_up:
+        # what did not end in time need not heed its cancellation either: Faust starts a cancelled agent again, clients
+        # of an absent Kafka wait for it. The journal has all that counts, so nothing of theirs is worth waiting for
         logging.shutdown()
         os._exit(0)
 
 
-async def _end(running: asyncio.Task[None], web: WebServer) -> None:
-    """Wait for worker and server to end; what takes too long is left: the journal has all that counts."""
+async def _end(running: asyncio.Task[None], web: WebServer) -> bool:
+    """Wait for worker and server to end, and say whether they did; what takes too long is cancelled and left."""
     stopping = asyncio.create_task(web.stop())
     _, late = await asyncio.wait({running, stopping}, timeout=STOP_WITHIN_S)
     if late:
@@ -79,6 +80,7 @@ async def _end(running: asyncio.Task[None], web: WebServer) -> None:
         for task in late:
             task.cancel()
         await asyncio.wait(late, timeout=0.5)
+    return not late
 
 
 async def _wait_for_topics(settings: Settings, stop: asyncio.Event) -> int | None:
