@@ -36,7 +36,8 @@ class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     every request has its verdict, `watermark` the partition's. `at` is the wall clock, for people only.
     `published_n` is the newest entry whose findings had reached all output topics. `retracted` are ids of conflicts
     that no longer hold, and `retracted_versions`, in step with it, the key's version that says so: partitions share
-    keys, so a finding of an older version may be stored after its retraction.
+    keys, so a finding of an older version may be stored after its retraction. `contested` holds one claim of each key
+    that `conflicts` and `retracted` are about.
     """
 
     partition: int
@@ -57,6 +58,7 @@ class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True):
     conflicts: tuple[Conflict, ...] = ()
     retracted: tuple[str, ...] = ()
     epoch: str = ""
+    contested: tuple[Claim, ...] = ()
     retracted_versions: tuple[int, ...] = ()
     v: int = 1
 

@@ -14,12 +14,12 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from verifier.core.conflict_scan import scan
+from verifier.core.conflict_scan import claimed_by, scan
 from verifier.core.errors import DependencyDown
 from verifier.core.journal import Entry
 from verifier.core.outcome import Claim, Conflict
 from verifier.stream.partition_config import PartitionConfig, Ports
-from verifier.stream.ports import ClaimResult
+from verifier.stream.ports import ClaimResult, ClaimSet
 from verifier.stream.recovery import READ_ENTRIES_MAX
 
 FINDINGS_PER_ENTRY_MAX = 2_000
@@ -28,6 +28,7 @@ FINDINGS_MAX = (
 )
 EPOCH_EVERY_S = 5.0
 _UNKNOWN = "?"
+_STALE = -1
 Place = tuple[str, str]
 _log = structlog.get_logger(__name__)
 
@@ -38,6 +39,17 @@ class _Finding(Struct, frozen=True):
     conflict: Conflict | None
     version: int
     claim: Claim
+
+
+class Said(Struct, frozen=True):
+    """What was said of conflicts.
+
+    `findings` by id: the conflict, or None, and its key where that is known. `keys`: a claim of each key, and the
+    version of its set that was known then.
+    """
+
+    findings: dict[str, tuple[Conflict | None, Place | None]]
+    keys: dict[Place, tuple[Claim, int]]
 
 
 class Contests:
@@ -62,18 +74,27 @@ class Contests:
         self._asked_at = 0.0
         self._overflowed = False
         self._found: dict[str, _Finding] = {}
-        self._said: dict[str, _Finding] = {}
+        self._said = Said({}, {})
         self.epoch = ""
 
     def begin(self) -> None:
         """Begin where nothing has been claimed yet."""
-        self.restore("")
-        self._known_epoch = ""
+        self.epoch, self._known_epoch = "", ""
+        self._found, self._said = {}, Said({}, {})
 
-    def restore(self, epoch: str) -> None:
-        """Take up where the journal stands: its claims were made in this life of the store, if it names one."""
-        self.epoch, self._known_epoch = epoch, epoch or _UNKNOWN
-        self._found, self._said = {}, {}
+    def restore(self, last: Entry) -> None:
+        """Take up where the journal stands: its claims were made in the life of the store that it names, if any.
+
+        What the last entry says of conflicts may have been published or not, and may be true no more.
+        """
+        self.epoch, self._known_epoch = last.epoch, last.epoch or _UNKNOWN
+        self._found, self._said = {}, Said({}, {})
+        for claim in last.contested:
+            self._said.keys[claim.scope, claim.key] = claim, _STALE
+        for conflict in last.conflicts:
+            self._said.findings[conflict.id] = conflict, claimed_by(conflict)
+        for conflict_id in last.retracted:
+            self._said.findings[conflict_id] = None, None
 
     @property
     def found(self) -> bool:
@@ -86,14 +107,21 @@ class Contests:
         taken = dict(list(self._found.items())[: max(0, room)])
         for conflict_id in taken:
             del self._found[conflict_id]
-        self._said |= taken
         self._overflowed = False
+        contested = {(claim.scope, claim.key): claim for claim in entry.contested}
+        for conflict_id, finding in taken.items():
+            place = finding.claim.scope, finding.claim.key
+            contested[place] = finding.claim
+            self._said.findings[conflict_id] = finding.conflict, place
+            _, known = self._said.keys.get(place, (None, finding.version))
+            self._said.keys[place] = finding.claim, min(known, finding.version)
         gone = {conflict_id: finding for conflict_id, finding in taken.items() if finding.conflict is None}
         return replace(
             entry,
             conflicts=(*entry.conflicts, *(f.conflict for f in taken.values() if f.conflict is not None)),
             retracted=(*entry.retracted, *gone),
             retracted_versions=(*entry.retracted_versions, *(finding.version for finding in gone.values())),
+            contested=tuple(contested.values()),
             epoch=self.epoch,
         )
 
@@ -141,12 +169,7 @@ class Contests:
             mine = by_place.get((found.scope, found.key))
             if not mine:
                 continue
-            conflicts, retracted = scan(
-                [(found.scope, found.key, found.version, found.claimants)],
-                mine,
-                ttl_s=self._config.idempotency_ttl_s,
-                conflict_timeout_s=self._config.conflict_timeout_s,
-            )
+            conflicts, retracted = self._scan(found, mine)
             for conflict in conflicts:
                 self._note(conflict.id, _Finding(conflict, found.version, mine[0]))
             for conflict_id in retracted:
@@ -189,41 +212,43 @@ class Contests:
         if not self._found and self._known_epoch != _UNKNOWN:
             self.epoch = self._known_epoch
 
-    def said(self) -> dict[str, _Finding]:
+    def said(self) -> Said:
         """Hand over what was put into entries since the last call."""
-        said, self._said = self._said, {}
+        said, self._said = self._said, Said({}, {})
         return said
 
-    async def overtaken(self, said: dict[str, _Finding]) -> dict[str, _Finding]:
+    async def overtaken(self, said: Said) -> Said:
         """What is to be published instead, now that it was published: the keys' sets have changed meanwhile.
 
         Two workers may find different things about a key and publish in the other order; the one that publishes last
         has thus seen the claims of both. The tables need none of this: they go by the version.
         """
-        places = list({(f.claim.scope, f.claim.key): f for f in said.values()}.values())
+        places = list(said.keys)
+        again = Said({}, {})
         if not places:
-            return {}
-        keys = [(finding.claim.scope, finding.claim.key) for finding in places]
-        versions = await self._until_up(lambda: self._ports.claims.versions(keys))
-        known: dict[Place, int] = {}
-        for finding in said.values():
-            place = finding.claim.scope, finding.claim.key
-            known[place] = max(known.get(place, 0), finding.version)
-        moved = {place for place, now in zip(keys, versions, strict=True) if now not in (0, known[place])}
-        claims = [finding.claim for finding in places if (finding.claim.scope, finding.claim.key) in moved]
-        if not claims:
-            return {}
+            return again
+        versions = await self._until_up(lambda: self._ports.claims.versions(places))
+        moved = [p for p, now in zip(places, versions, strict=True) if now not in (0, said.keys[p][1])]
+        if not moved:
+            return again
+        claims = [replace(said.keys[place][0], revises=True) for place in moved]
         result: ClaimResult = await self._until_up(lambda: self._ports.claims.apply(claims))
-        again: dict[str, _Finding] = {}
+        now: dict[str, Conflict] = {}
         for found in result.contested:
-            conflicts, _ = scan(
-                [(found.scope, found.key, found.version, found.claimants)],
-                [replace(claim, revises=True) for claim in claims],
-                ttl_s=self._config.idempotency_ttl_s,
-                conflict_timeout_s=self._config.conflict_timeout_s,
-            )
-            now = {conflict.id: conflict for conflict in conflicts}
-            for conflict_id, finding in said.items():
-                if (finding.claim.scope, finding.claim.key) == (found.scope, found.key):
-                    again[conflict_id] = _Finding(now.get(conflict_id), found.version, finding.claim)
+            again.keys[found.scope, found.key] = said.keys[found.scope, found.key][0], found.version
+            conflicts, _ = self._scan(found, claims)
+            now |= {conflict.id: conflict for conflict in conflicts}
+        for conflict_id, (_, place) in said.findings.items():
+            if conflict_id in now:
+                again.findings[conflict_id] = now[conflict_id], claimed_by(now[conflict_id])
+            elif place in again.keys:
+                again.findings[conflict_id] = None, place
         return again
+
+    def _scan(self, found: ClaimSet, claims: Sequence[Claim]) -> tuple[list[Conflict], list[str]]:
+        return scan(
+            [(found.scope, found.key, found.version, found.claimants)],
+            claims,
+            ttl_s=self._config.idempotency_ttl_s,
+            conflict_timeout_s=self._config.conflict_timeout_s,
+        )

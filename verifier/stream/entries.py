@@ -31,6 +31,7 @@ def halved(entry: Entry, *, safe: Sequence[int]) -> list[Entry]:
             conflicts=(),
             retracted=(),
             retracted_versions=(),
+            contested=(),
         ),
     ]
 

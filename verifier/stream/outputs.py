@@ -87,11 +87,17 @@ class Outputs:
 
     def messages(self, entry: Entry) -> list[Message]:
         """The divergences, conflicts and tombstones that an entry brings about."""
-        messages = [
-            message for resolved in entry.resolved if (message := self._divergence(entry.partition, resolved))
+        conflicts = self.conflict_messages({conflict.id: conflict for conflict in entry.conflicts})
+        return [
+            *self.divergence_messages(entry),
+            *conflicts,
+            *self.conflict_messages(dict.fromkeys(entry.retracted)),
         ]
-        messages += self.conflict_messages({conflict.id: conflict for conflict in entry.conflicts})
-        return messages + self.conflict_messages(dict.fromkeys(entry.retracted))
+
+    def divergence_messages(self, entry: Entry) -> list[Message]:
+        """The divergent requests of an entry, and those that are so no more."""
+        made = (self._divergence(entry.partition, resolved) for resolved in entry.resolved)
+        return [message for message in made if message is not None]
 
     def conflict_messages(self, found: Mapping[str, Conflict | None]) -> list[Message]:
         """The newest word on conflicts by id; None takes one back."""

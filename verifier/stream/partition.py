@@ -364,7 +364,7 @@ class PartitionWorker:
         self._engine.restore(
             last, [(e.n, resolved) for _, e in chain.entries if e.n >= last.keep_n for resolved in e.resolved]
         )
-        self._contests.restore(last.epoch)
+        self._contests.restore(last)
         await self._publishing.publish(last)
         for source in Source:
             async for records in ports.records.read(

@@ -17,7 +17,7 @@ class Publishing:
     """Publishes the entries of one partition.
 
     A worker that stood still between its entry and its publishing finds the entries of its successor, and says theirs
-    again after its own; likewise what others have found about the same conflict keys meanwhile.
+    again after its own. Conflicts have several authors: of them it says again what is found about the same keys now.
     """
 
     def __init__(
@@ -46,12 +46,11 @@ class Publishing:
             batch = messages
             await self._until_up(lambda batch=batch: self._publisher.publish(batch))  # type: ignore[misc]
             newer = await self._appending.newer(seen_n)
-            messages = [message for each in newer for message in self._outputs.messages(each)]
+            messages = [message for each in newer for message in self._outputs.divergence_messages(each)]
             seen_n = newer[-1].n if newer else seen_n
             said = await self._contests.overtaken(said)
-            messages += self._outputs.conflict_messages(
-                {key: finding.conflict for key, finding in said.items()}
-            )
+            found = {conflict_id: conflict for conflict_id, (conflict, _) in said.findings.items()}
+            messages += self._outputs.conflict_messages(found)
         self._contests.published()
 
 
