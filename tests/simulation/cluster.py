@@ -79,7 +79,7 @@ class Process:
         self._lost = lost
         self.alive = True
         self.told: set[int] = set()
-        self.immortal = False
+        self.immortal_until_s = 0.0
         self._setup = setup
         self._servers = servers
         self._watch = watch
@@ -149,6 +149,7 @@ class Process:
         if not self._going.is_set() or not self.alive:
             return
         self._going.clear()
+        self.spare_for(float("inf"))
         self._servers.note(self.name, "stopped")
         loop, rng = self._servers.loop, self._servers.rng
         loop.call_later(1.0, self._lost)
@@ -158,14 +159,25 @@ class Process:
         """Let it go on as if nothing had been: what it does takes effect again."""
         if not self._going.is_set():
             self._going.set()
+            self.immortal_until_s = 0.0
+            self.spare_for(5.0)
             self._servers.note(self.name, "goes on")
 
     def maybe_crash(self) -> None:
         """Crash here in some runs; a call of a dead process takes no effect."""
-        if self.alive and not self.immortal and self._servers.rng.random() < self._servers.crash_share:
+        if self.mortal and self._servers.rng.random() < self._servers.crash_share:
             self.crash()
         if not self.alive:
             raise asyncio.CancelledError
+
+    def spare_for(self, duration_s: float) -> None:
+        """Let it live that long: who has just been a zombie has to mend what it published late."""
+        self.immortal_until_s = max(self.immortal_until_s, self._servers.loop.time() + duration_s)
+
+    @property
+    def mortal(self) -> bool:
+        """Whether it may crash now."""
+        return self.alive and self._servers.loop.time() >= self.immortal_until_s
 
     def crash(self) -> None:
         """Die as by SIGKILL."""
@@ -312,7 +324,7 @@ class Cluster:
             keeps = process.told & mine
             if process.told - mine:
                 delay_s = rng.uniform(0.5, 12.0) if zombies else 0.0
-                process.immortal = zombies  # a zombie that also dies is a plain crash
+                process.spare_for(delay_s + 5.0 if zombies else 0.0)
                 loop.call_later(delay_s, self._tell, process, keeps, epoch)
             if mine - keeps:
                 loop.call_later(IN_FLIGHT_S + rng.uniform(0.1, 1.0), self._tell, process, mine, epoch)
@@ -324,7 +336,6 @@ class Cluster:
             partitions = {p for p, owner in self.owner.items() if owner is process} & process.told
         now_mine = {p for p, owner in self.owner.items() if owner is process}
         process.spawn(process.learn(partitions | (process.told & now_mine), dict(self.committed)))
-        process.immortal = False
 
     async def commit_for_ever(self) -> None:
         """Commit offsets now and then, for owners only: the broker refuses the commits of zombies."""

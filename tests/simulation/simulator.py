@@ -197,7 +197,9 @@ class _Simulation:
             self._replace_dead()
 
     def _crash(self) -> None:
-        self._rng.choice(self._cluster.processes).crash()
+        mortal = [process for process in self._cluster.live() if process.mortal]
+        if mortal:
+            self._rng.choice(mortal).crash()
 
     def _replace_dead(self) -> None:
         cluster = self._cluster

@@ -11,7 +11,7 @@ from verifier.core.errors import DependencyDown
 from verifier.core.journal import Entry
 from verifier.core.outcome import Claim, Claimant
 from verifier.stream.appending import LOOK_EVERY_S, Appending
-from verifier.stream.contests import EPOCH_EVERY_S, Contests
+from verifier.stream.contests import EPOCH_EVERY_S, Contests, Said
 from verifier.stream.partition_config import PartitionConfig, Ports
 from verifier.stream.ports import Fenced
 from verifier.testing import TS, MemoryClaims, MemoryJournal, MemoryPublisher, MemoryTopics, VirtualClock
@@ -94,12 +94,12 @@ async def test_a_conflict_that_another_has_found_otherwise_meanwhile_is_said_ane
     await ours.claim([_claim("c", 3.0)], TS)
     assert _told(ours.attach(_entry(0, "ours"))) == [("b", "c")]
     said = ours.said()
-    assert await ours.overtaken(said) == {}
+    assert await ours.overtaken(said) == Said({}, {})
     await theirs.claim([_claim("a", 1.0)], TS)
     assert sorted(_told(theirs.attach(_entry(0, "theirs")))) == [("a", "b"), ("a", "c")]
     again = await ours.overtaken(said)
-    assert [f.conflict.winner.request_id for f in again.values() if f.conflict is not None] == ["a"]
-    assert await ours.overtaken(again) == {}
+    assert [found.winner.request_id for found, _ in again.findings.values() if found is not None] == ["a"]
+    assert await ours.overtaken(again) == Said({}, {})
 
 
 async def test_an_idle_partition_tells_a_store_that_forgot_again_and_looks_at_what_comes_of_it() -> None:
@@ -140,9 +140,40 @@ async def test_a_journal_that_names_no_life_of_the_store_is_told_in_full() -> No
     for n in (1, 2):
         await world.journal.append(_entry(n, "gone"))
     after = world.contests(0)
-    after.restore("")
+    after.restore(_entry(2, "gone"))
     await world.clock.advance(EPOCH_EVERY_S)
     await after.watch(TS)
     other = world.contests(1)
     await other.claim([_claim("b", 2.0)], TS)
     assert _told(other.attach(_entry(0, "w1"))) == [("a", "b")]
+
+
+async def test_what_the_last_entry_says_of_conflicts_is_looked_at_again_after_a_crash() -> None:
+    world = _World()
+    before, theirs = world.contests(0), world.contests(1)
+    await theirs.claim([_claim("b", 2.0)], TS)
+    await before.claim([_claim("c", 3.0)], TS)
+    last = before.attach(_entry(3, "ours"))
+    await theirs.claim([_claim("a", 1.0)], TS)
+    after = world.contests(0)
+    after.restore(last)
+    again = await after.overtaken(after.said())
+    assert [found.winner.request_id for found, _ in again.findings.values() if found is not None] == ["a"]
+
+
+async def test_a_conflict_taken_back_by_the_last_entry_and_found_again_since_is_not_taken_back_anew() -> None:
+    world = _World()
+    ours, theirs = world.contests(0), world.contests(1)
+    await theirs.claim([_claim("b", 8000.0)], TS)
+    await ours.claim([_claim("a", 1.0)], TS)
+    last = ours.attach(_entry(3, "ours"))
+    assert last.conflicts == () and len(last.retracted) == 2
+    await theirs.claim([_claim("between", 5000.0)], TS)
+    after = world.contests(0)
+    after.restore(last)
+    again = await after.overtaken(after.said())
+    assert [
+        (found.winner.request_id, found.loser.request_id)
+        for found, _ in again.findings.values()
+        if found is not None
+    ] == [("between", "b")]
