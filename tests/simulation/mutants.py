@@ -286,11 +286,6 @@ def a_store_that_forgot_is_not_told_again(patch: pytest.MonkeyPatch) -> None:
 
 
 @mutant
-def what_was_perhaps_never_claimed_is_taken_for_claimed(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(contests, "_UNKNOWN", "")
-
-
-@mutant
 def a_store_that_forgot_is_only_noticed_by_new_claims(patch: pytest.MonkeyPatch) -> None:
     async def watch(self: Contests, watermark: float) -> None:
         return None
