@@ -204,7 +204,7 @@ class Process:
         """Deliver fetch batches as the application does, one at a time."""
         servers, rng = self._servers, self._servers.rng
         while True:
-            await asyncio.sleep(rng.expovariate(1 / 0.05))
+            await asyncio.sleep(rng.expovariate(1 / 0.08))
             await self.going()
             if "kafka" in servers.down:
                 continue
@@ -218,7 +218,7 @@ class Process:
                     await self.worker._deliver(source, partition, taken)
                     break
             else:
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(0.5)
 
     def _make_partition(self, partition: int) -> PartitionWorker:
         setup = self._setup

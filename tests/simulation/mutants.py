@@ -204,14 +204,6 @@ def _while_recovering(
 
 
 @mutant
-def a_worker_that_fell_behind_publishes_last(patch: pytest.MonkeyPatch) -> None:
-    async def newer(self: Appending, n: int) -> list[Entry]:
-        return []
-
-    patch.setattr(Appending, "newer", newer)
-
-
-@mutant
 def tables_are_applied_without_compare_and_set(patch: pytest.MonkeyPatch) -> None:
     real = MemoryStore._advance
 

@@ -38,7 +38,7 @@ _DEFECTS = frozenset(
 )
 """What the product logs when it meets a mistake of its own."""
 
-QUIET_S = 6
+QUIET_S = 4
 PEACE_S = 120.0
 """Virtual time within which everything must be resolved once nothing goes wrong any more."""
 

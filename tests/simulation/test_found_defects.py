@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 
+from tests.simulation.cluster import TOPICS, NoMetrics
 from verifier.core.errors import DependencyDown
 from verifier.core.journal import Entry
-from verifier.core.outcome import Claim, Claimant
+from verifier.core.outcome import Claim, Claimant, Outcome, Resolved
 from verifier.stream.appending import LOOK_EVERY_S, Appending
 from verifier.stream.contests import EPOCH_EVERY_S, Contests, Said
+from verifier.stream.metrics_port import MetricsPort
+from verifier.stream.outputs import Outputs
 from verifier.stream.partition_config import PartitionConfig, Ports
-from verifier.stream.ports import Fenced
+from verifier.stream.ports import Fenced, Message
+from verifier.stream.publishing import Publishing
 from verifier.testing import TS, MemoryClaims, MemoryJournal, MemoryPublisher, MemoryTopics, VirtualClock
 
 Call = Callable[[], Awaitable[Any]]
@@ -177,3 +182,39 @@ async def test_a_conflict_taken_back_by_the_last_entry_and_found_again_since_is_
         for found, _ in again.findings.values()
         if found is not None
     ] == [("between", "b")]
+
+
+class _SlowPublisher(MemoryPublisher):
+    """Stands still before the first publishing, while a successor goes on with the partition."""
+
+    def __init__(self, meanwhile: Call) -> None:
+        super().__init__()
+        self._meanwhile: Call | None = meanwhile
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        if self._meanwhile is not None:
+            meanwhile, self._meanwhile = self._meanwhile, None
+            await meanwhile()
+        await super().publish(messages)
+
+
+async def test_a_worker_that_published_late_says_again_what_its_successor_has_found_since() -> None:
+    world = _World()
+    outputs = Outputs(TOPICS, cast(MetricsPort, NoMetrics()))
+    diverged = Outcome(request_id="r", ts=TS, route="GET /a", verdict="divergence")
+    agreed = Outcome(request_id="r", ts=TS, route="GET /a", verdict="match")
+    first = replace(_entry(0, "ours"), resolved=(Resolved(outcome=diverged, events=()),))
+    second = replace(
+        _entry(1, "theirs"), resolved=(Resolved(outcome=agreed, events=(), rev=1, was=diverged),)
+    )
+
+    async def succeed() -> None:
+        await world.journal.append(second)
+        await MemoryPublisher.publish(publisher, outputs.messages(second))
+
+    publisher = _SlowPublisher(succeed)
+    ours = Appending(0, world.journal, _at_once)
+    await ours.append(first)
+    await Publishing(outputs, publisher, ours, world.contests(0), _at_once).publish(first)
+    assert publisher.compacted(TOPICS.divergences) == {}
+    assert len(publisher.values(TOPICS.divergences)) == 3
