@@ -3,29 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import sys
 import time
-from collections.abc import Iterator
 
-from tests.simulation.simulator import Result, run_seed
-
-
-def run_seeds(first: int, count: int, jobs: int) -> Iterator[Result]:
-    """Run seeds on `jobs` processes; results come in order, without their traces."""
-    seeds = range(first, first + count)
-    if jobs == 1:
-        yield from map(_without_trace, seeds)
-        return
-    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        yield from pool.imap(_without_trace, seeds, chunksize=50)
-
-
-def _without_trace(seed: int) -> Result:
-    result = run_seed(seed)
-    result.trace.clear()
-    return result
+from tests.simulation.seeds import run_seeds
+from tests.simulation.simulator import run_seed
 
 
 def main() -> int:

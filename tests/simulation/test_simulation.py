@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import re
 import subprocess
@@ -13,9 +14,9 @@ from random import Random
 
 import pytest
 
-from tests.simulation.__main__ import run_seeds
 from tests.simulation.faults import Faults, draw_setup
 from tests.simulation.mutants import MUTANTS
+from tests.simulation.seeds import ChildDied, run_seeds
 from tests.simulation.simulator import run_seed
 from tests.simulation.virtual_loop import Deadlock, Livelock, VirtualLoop
 
@@ -57,6 +58,27 @@ def test_a_seed_is_the_same_run_in_another_process(hash_seed: str) -> None:
     )
     found = re.search(r"trace ([0-9a-f]{32})", ran.stdout)
     assert found is not None and found[1] == run_seed(seed).trace_hash
+
+
+def test_the_program_runs_seeds_on_several_processes() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.simulation", "--seeds", "4", "--jobs", "2"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert re.search(r"^4 seeds in .* seeds/s, 0 failed$", ran.stdout, re.MULTILINE)
+    assert ran.stderr == ""
+
+
+def test_a_child_that_dies_fails_the_run() -> None:
+    results = run_seeds(0, 10_000, 2)
+    assert next(results).failure is None
+    for child in multiprocessing.active_children():
+        child.kill()
+    with pytest.raises(ChildDied, match="seeds from"):
+        list(results)
 
 
 def test_a_failure_names_its_seed_and_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
