@@ -120,6 +120,7 @@ class Service:
             ttl_s=int(settings.idempotency_ttl_s),
         )
         self.tables = TablesWriter(self.store, self.journal, self.clock)
+        self.metrics.start(settings.topics.sources)
         self._judge = judge_of(settings, self.policy)
         self.worker = Worker(
             WorkerConfig(app=self._app_config()),
@@ -211,8 +212,9 @@ class Service:
         sources = self.settings.topics.sources
         self.metrics.set_lag({sources[source]: lag for source, lag in self.worker.lag_by_source().items()})
         through = [worker.verified_through for worker in workers if worker.verified_through]
-        if through:
-            self.metrics.set_verified_through(min(through))
+        self.metrics.set_verified_through(min(through, default=None))
+        self.metrics.set_partitions(self.worker.states(), of_topic=self.partitions)
+        self.metrics.set_ready(ready=not self.worker.not_ready())
         self.metrics.set_dependency_up("kafka", up=self.worker.kafka_up)
         self.metrics.set_dependency_up("postgres", up=not self.tables.waiting)
         redis_down = "redis" in self.worker.down or any(worker.waiting_for == "redis" for worker in workers)

@@ -31,7 +31,17 @@ _LABELS_MAX = {
     "phase": 8,
     "decision": 8,
     "label": 16,
+    "missing": 16,
+    "state": 8,
 }
+VERDICTS = ("match", "divergence", "incomplete", "incomparable")
+CONFLICTS = (
+    ("idempotency", "duplicate"),
+    ("idempotency", "conflict"),
+    ("main_canary", "conflict"),
+    ("main_shadow", "order"),
+)
+PARTITION_STATES = ("working", "recovering", "waiting", "blocked")
 _LATENCY_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _JOIN_BUCKETS_S = (
     0.01,
@@ -72,6 +82,7 @@ class Metrics:
         self._bounds = LabelBounds({**_LABELS_MAX, "route": routes_max})
         for route in routes:
             self._bounds.admit("route", route)
+        self._told_apart: set[tuple[str, ...]] = set()
         self._add_stream_families()
         self._add_verdict_families()
         self._add_backend_families()
@@ -108,7 +119,7 @@ class Metrics:
         )
         self._batch_s = self._histogram(
             "verifier_batch_seconds",
-            "From a batch's arrival to its effects being confirmed.",
+            "From making a batch's journal entry to its effects being confirmed.",
             _BATCH_BUCKETS_S,
         )
 
@@ -122,6 +133,16 @@ class Metrics:
             "kind",
         )
         self._conflicts = self._counter("verifier_conflicts_total", "Conflicting writes.", "scope", "kind")
+        self._incomparable = self._counter(
+            "verifier_incomparable_total", "Requests that could not be compared fairly, by why.", "reason"
+        )
+        self._incomplete = self._counter(
+            "verifier_incomplete_total", "Requests that are incomplete, by what is missing.", "missing"
+        )
+        self._shed = self._counter(
+            "verifier_shed_total", "Requests whose mirror copy the edge shed, by why.", "reason"
+        )
+        self._conflicts.add_many(dict.fromkeys(CONFLICTS, 0))
         self._join_s = self._histogram(
             "verifier_join_seconds", "From a request's first event to its verdict.", _JOIN_BUCKETS_S
         )
@@ -151,6 +172,13 @@ class Metrics:
             "Every request before this Unix time has its verdict.",
         )
         self._lag = self._gauge("verifier_consumer_lag", "Records in the topic not yet read.", "topic")
+        self._partitions = self._gauge(
+            "verifier_partitions", "Partitions this worker holds, by what they do.", "state"
+        )
+        self._topic_partitions = self._gauge(
+            "verifier_topic_partitions", "Partitions of each topic, to be shared by all workers."
+        )
+        self._ready = self._gauge("verifier_ready", "1 if /readyz says yes, else 0.")
         self._dependency = self._gauge(
             "verifier_dependency_up", "1 if the dependency answers, else 0.", "dependency"
         )
@@ -196,7 +224,21 @@ class Metrics:
 
     def add_requests(self, counts: Mapping[tuple[str, str], int]) -> None:
         """A batch's counts by (route, verdict)."""
-        self._requests.add_many(counts)
+        fresh = {route for route, _ in counts if self._is_new("requests", route)}
+        zeros = {(route, verdict): 0 for route in fresh for verdict in VERDICTS}
+        self._requests.add_many({**zeros, **counts})
+
+    def add_incomparable(self, counts: Mapping[str, int]) -> None:
+        """A batch's counts by reason, without what a reason is about: `capture_gap`, `judge_failed`."""
+        self._incomparable.add_many({(reason,): count for reason, count in counts.items()})
+
+    def add_incomplete(self, counts: Mapping[str, int]) -> None:
+        """A batch's counts by what is missing: `shadow.responses`."""
+        self._incomplete.add_many({(missing,): count for missing, count in counts.items()})
+
+    def add_shed(self, counts: Mapping[str, int]) -> None:
+        """A batch's counts by the edge's reason."""
+        self._shed.add_many({(reason,): count for reason, count in counts.items()})
 
     def add_differences(self, counts: Mapping[tuple[str, str], int]) -> None:
         """A batch's counts by (route, kind)."""
@@ -216,7 +258,17 @@ class Metrics:
         for (side, route, status), count in counts.items():
             key = (side, route, status_class(status))
             classes[key] = classes.get(key, 0) + count
-        self._responses.add_many(classes)
+        fresh = {(side, route) for side, route, _ in classes if self._is_new("responses", side, route)}
+        zeros = {(side, route, "5xx"): 0 for side, route in fresh}
+        self._responses.add_many({**zeros, **classes})
+
+    def _is_new(self, *what: str) -> bool:
+        """Whether it is met for the first time: its series begin at 0, so that the first increase can be seen."""
+        with self._lock:
+            bounded = (*what[:-1], self._bounds.admit("route", what[-1], 0.0))
+            known = bounded in self._told_apart
+            self._told_apart.add(bounded)
+        return not known
 
     def observe_latency(self, side: str, route: str, latencies_s: Iterable[float]) -> None:
         """A batch's response times of one side and route, in seconds."""
@@ -232,8 +284,28 @@ class Metrics:
     def set_pending(self, count: int) -> None:
         self._pending.set((), count)
 
-    def set_verified_through(self, unix_s: float) -> None:
-        self._verified_through.set((), unix_s)
+    def set_verified_through(self, unix_s: float | None) -> None:
+        """The least of this worker's partitions, or None while it has none: then there is no series."""
+        self._verified_through.replace({} if unix_s is None else {(): unix_s})
+
+    def set_partitions(self, by_state: Mapping[str, int], *, of_topic: int) -> None:
+        """How many partitions this worker holds in each of `PARTITION_STATES`; each topic has `of_topic`."""
+        self._partitions.replace({(state,): by_state.get(state, 0) for state in PARTITION_STATES})
+        self._topic_partitions.set((), of_topic)
+
+    def set_ready(self, *, ready: bool) -> None:
+        self._ready.set((), 1.0 if ready else 0.0)
+
+    def start(self, topics: Iterable[str], sides: Iterable[str] = ("main", "shadow", "canary")) -> None:
+        """Begin the counts of these topics and sides at 0: an alert can tell 0 from absent."""
+        for topic in topics:
+            self._records.add((topic,), 0)
+        for side in sides:
+            self._gaps.add((side,), 0)
+        for reason in ("shed", "not_sampled", "capture_gap", "pending_bound", "judge_failed"):
+            self._incomparable.add((reason,), 0)
+        for part in ("shadow.responses", "shadow.edge", "main.responses", "main.edge"):
+            self._incomplete.add((part,), 0)
 
     def set_lag(self, records_by_topic: Mapping[str, int]) -> None:
         """The lag of each topic this worker reads, summed over its partitions; topics not named are forgotten."""

@@ -62,6 +62,7 @@ class Edge(Struct, frozen=True, kw_only=True, tag=False):
     idempotency_key: str | None = None
     shed: bool = False
     sampled: bool = True
+    shed_reason: str | None = None
     route: str | None = None
 
 

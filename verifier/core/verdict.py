@@ -17,7 +17,7 @@ from msgspec import Raw, Struct
 from verifier.core.canonical import NotJson, canonical, parse
 from verifier.core.compare import compare_responses, compare_status
 from verifier.core.difference import NOTHING, Change, Comparison, Difference
-from verifier.core.events import Response, Seen, Write, raw_bytes
+from verifier.core.events import Edge, Response, Seen, Write, raw_bytes
 from verifier.core.evidence import Evidence
 from verifier.core.mapping import IdMapping
 from verifier.core.outcome import Claim, Claimant, Outcome, Verdict, WriteSet
@@ -99,7 +99,7 @@ class Judge:
             return Verdict.INCOMPARABLE, ("served_by_canary",), (), NOTHING
         for edge in evidence.edges.values():
             if edge.shed or not edge.sampled:
-                return Verdict.INCOMPARABLE, ("shed" if edge.shed else "not_sampled",), (), NOTHING
+                return Verdict.INCOMPARABLE, _excuse(edge), (), NOTHING
         missing, gaps = self._missing(evidence)
         comparison = self._compare(evidence, route, gaps)
         doubts = tuple(dict.fromkeys((*gaps, *comparison.doubts)))
@@ -269,6 +269,13 @@ class Judge:
             data=data,
             digest=int.from_bytes(digest, "big"),
         )
+
+
+def _excuse(edge: Edge) -> tuple[str, ...]:
+    """Why there is no pair: `shed`, with the edge's word for it where it gives one, or `not_sampled`."""
+    if not edge.shed:
+        return ("not_sampled",)
+    return ("shed",) if edge.shed_reason is None else ("shed", f"shed:{edge.shed_reason}")
 
 
 def _content(write: Write) -> str | None:

@@ -130,6 +130,7 @@ class Outputs:
         """Count an entry in the metrics, in a few calls for the whole batch."""
         metrics, topics = self._metrics, self._topics.sources
         metrics.add_journal_entries(1)
+        metrics.observe_batch(max(0.0, now - entry.at))
         for count in entry.counts:
             topic = topics[count.source]
             metrics.add_records(topic, count.records)
@@ -168,6 +169,7 @@ class Outputs:
         responses: Counter[tuple[str, str, int]] = Counter()
         latencies: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
         joins: list[float] = []
+        unsettled: Counter[tuple[str, str]] = Counter()
         for item in resolved:
             outcome = item.outcome
             if item.was is not None and item.was.verdict == outcome.verdict:
@@ -177,9 +179,8 @@ class Outputs:
                 differences[outcome.route, difference.kind] += 1
             for difference in outcome.ignored:
                 ignored[outcome.route, difference.kind] += 1
-            for reason in outcome.reasons:
-                if reason.startswith("capture_gap:"):
-                    self._metrics.add_capture_gaps(reason[12:].split(".", 1)[0], 1)
+            if outcome.reasons or outcome.missing:
+                unsettled.update(_unsettled(outcome))
             joins.append(max(0.0, now - outcome.ts))
             for facts in outcome.sides:
                 if facts.status is not None:
@@ -187,12 +188,40 @@ class Outputs:
                 if facts.latency_s is not None:
                     latencies[facts.side, outcome.route].append(facts.latency_s)
         self._metrics.add_requests(requests)
+        self._observe_unsettled(unsettled)
         self._metrics.add_differences(differences)
         self._metrics.add_ignored_differences(ignored)
         self._metrics.add_responses(responses)
         self._metrics.observe_joins(joins)
         for (side, route), values in latencies.items():
             self._metrics.observe_latency(side, route, values)
+
+    def _observe_unsettled(self, counts: Mapping[tuple[str, str], int]) -> None:
+        metrics = self._metrics
+        by_what: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        for (what, value), count in counts.items():
+            by_what[what][value] = count
+        for side, count in by_what["gap"].items():
+            metrics.add_capture_gaps(side, count)
+        metrics.add_shed(by_what["shed"])
+        metrics.add_incomparable(by_what[Verdict.INCOMPARABLE])
+        metrics.add_incomplete(by_what[Verdict.INCOMPLETE])
+
+
+def _unsettled(outcome: Outcome) -> set[tuple[str, str]]:
+    """What kept a request from being compared in full: each kind of reason once, as (what, label of the metric)."""
+    found: set[tuple[str, str]] = set()
+    for reason in outcome.reasons:
+        name, _, about = reason.partition(":")
+        if name == "capture_gap":
+            found.add(("gap", about.split(".", 1)[0]))
+        elif name == "shed" and (about or len(outcome.reasons) == 1):
+            found.add(("shed", about or "unspecified"))
+        if outcome.verdict == Verdict.INCOMPARABLE:
+            found.add((outcome.verdict, name))
+    if outcome.verdict == Verdict.INCOMPLETE:
+        found.update((outcome.verdict, part) for part in outcome.missing)
+    return found
 
 
 def divergence_item(outcome: Outcome) -> dict[str, Any]:

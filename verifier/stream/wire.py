@@ -24,6 +24,8 @@ BYTES_MAX = 2**53
 _OPS = frozenset(("insert", "update", "upsert", "delete"))
 _WRITE_STATUSES = frozenset(("applied", "failed"))
 _ENCODINGS = frozenset(("json", "text", "base64", None))
+_SHED_REASONS = {b'"rate"': "rate", b'"in_flight"': "in_flight", b'"hop_unreachable"': "hop_unreachable"}
+_NOTHING_SAID = (b"null", b'""')
 _NUMBER = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,15})?", re.ASCII).fullmatch
 _PLAIN_KEY = re.compile(rb'"[^"\\]*"').fullmatch
 
@@ -57,6 +59,7 @@ class WireEdge(msgspec.Struct):
     idempotency_key: str | int | None = None
     shed: bool | int | str | None = None
     sampled: bool | int | str | None = None
+    shed_reason: Raw | UnsetType = UNSET
     route: str | None = None
 
 
@@ -127,8 +130,16 @@ def read_edge(wire: WireEdge) -> Edge:
         idempotency_key=_text(wire.idempotency_key),
         shed=_flag("shed", wire.shed, default=False),
         sampled=_flag("sampled", wire.sampled, default=True),
+        shed_reason=_shed_reason(wire.shed_reason),
         route=wire.route,
     )
+
+
+def _shed_reason(raw: Raw | UnsetType) -> str | None:
+    """Why a copy was shed: one of the edge's own words, or `other`, as it is a label of metrics."""
+    if isinstance(raw, UnsetType) or bytes(raw) in _NOTHING_SAID:
+        return None
+    return _SHED_REASONS.get(bytes(raw), "other")
 
 
 def read_response(wire: WireResponse) -> Response:

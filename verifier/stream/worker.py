@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import faust
@@ -102,6 +103,10 @@ class Worker:
         if lag > self._config.lag_ready_max:
             reasons.append(f"{lag} records behind, at most {self._config.lag_ready_max} is ready")
         return reasons
+
+    def states(self) -> Counter[str]:
+        """How many partitions are `working`, and how many are `blocked`, `waiting` for a server, or `recovering`."""
+        return Counter(_state(worker) for worker in self.partitions.values())
 
     def lag_by_source(self) -> dict[Source, int]:
         """Unread records of each source over the partitions owned."""
@@ -239,3 +244,11 @@ class Worker:
     def _fold(self, entry: Entry) -> None:
         if self._live is not None:
             self._live.fold(entry)
+
+
+def _state(worker: PartitionWorker) -> str:
+    if worker.blocked:
+        return "blocked"
+    if worker.waiting_for:
+        return "waiting"
+    return "working" if worker.recovered else "recovering"

@@ -41,6 +41,12 @@ CONTRACT = {
     "verifier_batch_seconds_count": set(),
     "verifier_batch_seconds_sum": set(),
     "verifier_label_overflow_total": {"label"},
+    "verifier_incomparable_total": {"reason"},
+    "verifier_incomplete_total": {"missing"},
+    "verifier_shed_total": {"reason"},
+    "verifier_partitions": {"state"},
+    "verifier_topic_partitions": set(),
+    "verifier_ready": set(),
 }
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -83,6 +89,11 @@ def fed() -> Metrics:
     metrics.set_lag({"edge.requests": 14})
     metrics.set_dependency_up("redis", up=False)
     metrics.set_gate("canary", "hold")
+    metrics.add_incomparable({"shed": 14, "body_truncated": 1})
+    metrics.add_incomplete({"shadow.responses": 15})
+    metrics.add_shed({"in_flight": 16})
+    metrics.set_partitions({"working": 3, "waiting": 1}, of_topic=8)
+    metrics.set_ready(ready=True)
     return metrics
 
 
@@ -113,6 +124,39 @@ def test_a_batch_is_counted_under_its_labels() -> None:
     assert value(series, "verifier_consumer_lag", topic="edge.requests") == 14
     assert value(series, "verifier_dependency_up", dependency="redis") == 0
     assert value(series, "verifier_verified_through_timestamp_seconds") == 1_800_000_000.5
+    assert value(series, "verifier_incomparable_total", reason="shed") == 14
+    assert value(series, "verifier_incomplete_total", missing="shadow.responses") == 15
+    assert value(series, "verifier_shed_total", reason="in_flight") == 16
+    assert value(series, "verifier_partitions", state="waiting") == 1
+    assert value(series, "verifier_partitions", state="blocked") == 0
+    assert value(series, "verifier_topic_partitions") == 8
+    assert value(series, "verifier_ready") == 1
+
+
+def test_what_may_happen_is_counted_from_zero_so_that_its_first_time_is_an_increase() -> None:
+    metrics = Metrics()
+    metrics.start(["edge.requests"])
+    metrics.add_requests({("GET /a", "match"): 1})
+    metrics.add_responses({("shadow", "GET /a", 200): 1})
+    series = scraped(metrics)
+    assert value(series, "verifier_records_total", topic="edge.requests") == 0
+    assert value(series, "verifier_requests_total", route="GET /a", verdict="divergence") == 0
+    assert value(series, "verifier_capture_gaps_total", side="shadow") == 0
+    assert value(series, "verifier_conflicts_total", scope="main_canary", kind="conflict") == 0
+    assert (
+        value(series, "verifier_backend_responses_total", side="shadow", route="GET /a", status_class="5xx")
+        == 0
+    )
+    metrics.add_requests({("GET /a", "divergence"): 2})
+    metrics.add_requests({("GET /a", "match"): 1})
+    assert value(scraped(metrics), "verifier_requests_total", route="GET /a", verdict="divergence") == 2
+
+
+def test_a_worker_without_partitions_claims_no_progress() -> None:
+    metrics = Metrics()
+    metrics.set_verified_through(1_800_000_000.0)
+    metrics.set_verified_through(None)
+    assert not [name for name, _ in scraped(metrics) if name.startswith("verifier_verified_through")]
 
 
 def test_a_counter_without_labels_is_there_before_anything_happened() -> None:

@@ -207,6 +207,11 @@ def test_what_the_edge_excuses_is_incomparable_whatever_else_is_there(
     assert (said(excused), excused.differences) == (("incomparable", (reason,), ()), ())
 
 
+def test_a_shed_copy_says_why_where_the_edge_does() -> None:
+    line = edge("r", "shadow", shed=True, shed_reason="in_flight")
+    assert said(outcome_of(edge("r"), line)) == ("incomparable", ("shed", "shed:in_flight"), ())
+
+
 def test_an_excuse_on_a_second_line_of_a_side_counts() -> None:
     outcome = outcome_of(edge("r"), edge("r", "shadow"), edge("r", "shadow", ts=TS + 1, shed=True))
     assert outcome.reasons == ("shed",)

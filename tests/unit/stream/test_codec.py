@@ -192,6 +192,19 @@ def test_times_may_be_a_day_ahead_of_the_broker(ahead_s: float, *, fine: bool) -
     assert isinstance(found, Edge) is fine
 
 
+@pytest.mark.parametrize(
+    ("said", "read_as"),
+    [("rate", "rate"), ("in_flight", "in_flight"), ("hop_unreachable", "hop_unreachable"), ("moon phase", "other"),
+     (7, "other"), ({"a": 1}, "other"), ("", None), (None, None)],
+)  # fmt: skip
+def test_a_reason_for_shedding_is_one_of_a_few_and_refuses_no_record(
+    said: object, read_as: str | None
+) -> None:
+    event = read(Source.EDGE, {**E, "shed": True, "shed_reason": said})
+    assert isinstance(event, Edge)
+    assert (event.shed, event.shed_reason) == (True, read_as)
+
+
 @pytest.mark.parametrize("version", [2, 0, -1])
 def test_other_versions_are_rejected(version: int) -> None:
     for base in (E, R, W):
