@@ -20,6 +20,7 @@ from tests.simulation.links import (
     StoreLink,
 )
 from tests.simulation.traffic import ROUTES
+from tests.simulation.virtual_loop import VirtualLoop
 from verifier.core.engine import Engine
 from verifier.core.events import Source
 from verifier.core.join import JoinConfig
@@ -42,6 +43,7 @@ TOPICS = OutputTopics(
     conflicts="verifier.conflicts",
     rejected="verifier.rejected",
 )
+_SOURCES = tuple(Source)
 _OWNER: ContextVar[Process] = ContextVar("process")
 _JUDGE = Judge(Policy.default(), Router(ROUTES, routes_max=100), JudgeConfig())
 
@@ -56,7 +58,7 @@ class NoMetrics:
 class VirtualTime:
     """The clock of a process: that of the loop."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: VirtualLoop) -> None:
         self._loop = loop
 
     def now(self) -> float:
@@ -66,7 +68,7 @@ class VirtualTime:
         return self._loop.time()
 
     async def sleep(self, duration_s: float) -> None:
-        await asyncio.sleep(duration_s)
+        await self._loop.after(duration_s)
 
 
 class Process:
@@ -86,6 +88,7 @@ class Process:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._going = asyncio.Event()
         self._going.set()
+        self.stopped = False
         self._positions: dict[tuple[Source, int], int] = {}
         self._membership = asyncio.Lock()
         self._lives = 0
@@ -141,14 +144,15 @@ class Process:
 
     async def going(self) -> None:
         """Wait while the process is stopped."""
-        while not self._going.is_set():
+        while self.stopped:
             await self._going.wait()
 
     def stop(self) -> None:
         """Stop the process as SIGSTOP does, for longer than its session: others take over, then it goes on."""
-        if not self._going.is_set() or not self.alive:
+        if self.stopped or not self.alive:
             return
         self._going.clear()
+        self.stopped = True
         self.spare_for(float("inf"))
         self._servers.note(self.name, "stopped")
         loop, rng = self._servers.loop, self._servers.rng
@@ -157,15 +161,17 @@ class Process:
 
     def go_on(self) -> None:
         """Let it go on as if nothing had been: what it does takes effect again."""
-        if not self._going.is_set():
+        if self.stopped:
             self._going.set()
+            self.stopped = False
             self.immortal_until_s = 0.0
             self.spare_for(5.0)
             self._servers.note(self.name, "goes on")
 
     def maybe_crash(self) -> None:
         """Crash here in some runs; a call of a dead process takes no effect."""
-        if self.mortal and self._servers.rng.random() < self._servers.crash_share:
+        servers = self._servers
+        if servers.crash_share and self.mortal and servers.rng.random() < servers.crash_share:
             self.crash()
         if not self.alive:
             raise asyncio.CancelledError
@@ -196,29 +202,33 @@ class Process:
             fresh = partitions - self.told
             self.told = set(partitions)
             for partition in sorted(fresh):
-                for source in Source:
+                for source in _SOURCES:
                     self._positions[source, partition] = committed.get((source, partition), 0)
             await self.worker._assigned(set(partitions))
 
     async def _consume(self) -> None:
         """Deliver fetch batches as the application does, one at a time."""
-        servers, rng = self._servers, self._servers.rng
+        servers, rng, after = self._servers, self._servers.rng, self._servers.loop.after
         while True:
-            await asyncio.sleep(rng.expovariate(1 / 0.08))
-            await self.going()
+            await after(rng.expovariate(1 / 0.08))
+            if self.stopped:
+                await self.going()
             if "kafka" in servers.down:
                 continue
-            places = [(s, p) for p in sorted(self.told) for s in Source if s is not servers.slow]
+            places = [(s, p) for p in sorted(self.told) for s in _SOURCES if s is not servers.slow]
             rng.shuffle(places)
-            for source, partition in places:
-                records = servers.topics.records(source, partition, self._positions[source, partition])
+            for place in places:
+                if servers.topics._ends[place] <= self._positions[place]:
+                    continue
+                source, partition = place
+                records = servers.topics.records(source, partition, self._positions[place])
                 if records:
                     taken = records[: rng.randint(1, 12)]
                     self._positions[source, partition] = taken[-1].offset + 1
                     await self.worker._deliver(source, partition, taken)
                     break
             else:
-                await asyncio.sleep(0.5)
+                await after(0.5)
 
     def _make_partition(self, partition: int) -> PartitionWorker:
         setup = self._setup
@@ -305,14 +315,14 @@ class Cluster:
 
     def _give_up_stopped(self) -> None:
         """The session of a stopped process has ended: others take its partitions, if need be a new one."""
-        if not any(process._going.is_set() for process in self.live()):
+        if not any(not process.stopped for process in self.live()):
             self.start_process()
         self.rebalance(zombies=True)
 
     def rebalance(self, *, zombies: bool) -> None:
         """Hand the partitions out anew; with `zombies`, who loses some learns it only later."""
         rng, loop = self._rng, self._servers.loop
-        members = [p for p in self.live() if p._going.is_set()] or self.live()
+        members = [p for p in self.live() if not p.stopped] or self.live()
         if not members:
             return
         self._epoch += 1
@@ -340,11 +350,11 @@ class Cluster:
     async def commit_for_ever(self) -> None:
         """Commit offsets now and then, for owners only: the broker refuses the commits of zombies."""
         while True:
-            await asyncio.sleep(self._rng.uniform(0.5, 3.0))
+            await self._servers.loop.after(self._rng.uniform(0.5, 3.0))
             for partition, process in self.owner.items():
                 if not process.alive or partition not in process.told:
                     continue
-                for source in Source:
+                for source in _SOURCES:
                     offset = process.worker._committable(source, partition)
                     if offset is not None:
                         chain = self._watch.chains[partition]
@@ -367,7 +377,7 @@ class Cluster:
             if contests.found or contests._known_epoch not in ("", self._servers.claims._epoch):
                 return False
             ends = self._servers.topics._ends
-            if any(worker._engine.positions[s] < ends[s, partition] for s in Source):
+            if any(worker._engine.positions[s] < ends[s, partition] for s in _SOURCES):
                 return False
             chain = self._watch.chains[partition]
             position = self._servers.store._partitions.get(partition)

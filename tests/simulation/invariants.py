@@ -10,6 +10,7 @@ from tests.simulation.faults import Setup
 from verifier.core.events import Source
 from verifier.core.journal import Entry
 
+_SOURCES = tuple(Source)
 Place = tuple[Source, int]
 LAGGING_S = 8.0
 """Longer than what a worker knows of a topic's end may be old."""
@@ -78,7 +79,7 @@ class Watch:
         if last is not None:
             must(entry.watermark >= last.watermark, f"{name}: the watermark went back")
             must(entry.keep_n >= last.keep_n, f"{name}: keep_n went back")
-            for source in Source:
+            for source in _SOURCES:
                 must(entry.positions[source] >= last.positions[source], f"{name}: a position went back")
                 must(entry.safe[source] >= last.safe[source], f"{name}: a safe offset went back")
         most = self._setup.pending_requests_max
@@ -94,7 +95,7 @@ class Watch:
         """Return the open requests with the event time of their first record."""
         accepted: set[str] = set()
         first_ts: dict[str, float] = {}
-        for source in Source:
+        for source in _SOURCES:
             position, safe = entry.positions[source], entry.safe[source]
             for record in self._records[source, partition]:
                 if record.truth is None or record.offset >= position:
@@ -105,15 +106,15 @@ class Watch:
                     continue
                 ts = record.truth["ts"]
                 first_ts[request_id] = min(ts, first_ts.get(request_id, ts))
-                must(
-                    record.offset >= safe,
-                    f"{name}: safe offset {safe} of {source.name} passes {record.offset}, "
-                    f"which open request {request_id} needs",
-                )
-                must(
-                    entry.verified_through <= ts,
-                    f"{name}: verified through {entry.verified_through}, but {request_id} is open",
-                )
+                if record.offset < safe:
+                    raise Violated(
+                        f"{name}: safe offset {safe} of {source.name} passes {record.offset}, "
+                        f"which open request {request_id} needs"
+                    )
+                if entry.verified_through > ts:
+                    raise Violated(
+                        f"{name}: verified through {entry.verified_through}, but {request_id} is open"
+                    )
         must(resolved <= accepted, f"{name}: resolved {sorted(resolved - accepted)}, which was never read")
         must(
             entry.pending == len(accepted - resolved),
@@ -141,7 +142,7 @@ class Watch:
         faults = self._setup.faults
         if last is None or entry.watermark <= last.watermark or faults.outage or faults.zombie:
             return  # what is journaled after a wait was concluded before it
-        for source in Source:
+        for source in _SOURCES:
             position = entry.positions[source]
             records = self._records[source, entry.partition]
             if any(r.offset >= position and r.at_s < self._now() - LAGGING_S for r in records):
@@ -154,7 +155,7 @@ class Watch:
 
     def _check_counts(self, name: str, entry: Entry, last: Entry | None) -> None:
         counted = {count.source for count in entry.counts}
-        for source in Source:
+        for source in _SOURCES:
             if source not in counted and last is not None:
                 must(
                     entry.positions[source] == last.positions[source],

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequenc
 from random import Random
 from typing import Any, Protocol, TypeVar
 
+from tests.simulation.virtual_loop import VirtualLoop
 from verifier.adapters.postgres import Position, StoredAt
 from verifier.core.errors import DependencyDown, StaleApply
 from verifier.core.events import Source
@@ -37,7 +38,7 @@ IN_FLIGHT_S = 0.05
 class Servers:
     """All servers, and which of them are down."""
 
-    def __init__(self, rng: Random, loop: asyncio.AbstractEventLoop, topics: MemoryTopics) -> None:
+    def __init__(self, rng: Random, loop: VirtualLoop, topics: MemoryTopics) -> None:
         self.rng = rng
         self.loop = loop
         self.topics = topics
@@ -63,6 +64,7 @@ class Sender(Protocol):
 
     name: str
     alive: bool
+    stopped: bool
 
     async def going(self) -> None: ...
     def maybe_crash(self) -> None: ...
@@ -75,7 +77,7 @@ class Link:
     def __init__(self, sender: Sender, servers: Servers, latency_s: float) -> None:
         self._sender = sender
         self._servers = servers
-        self._latency_s = latency_s
+        self._rate = 1 / latency_s
 
     async def call(
         self, server: str, what: str, effect: Callable[[], Coroutine[Any, Any, T]], *, writes: bool
@@ -101,10 +103,12 @@ class Link:
         return result
 
     async def _wait(self) -> None:
-        self._sender.maybe_crash()
-        await asyncio.sleep(self._servers.rng.expovariate(1 / self._latency_s))
-        await self._sender.going()
-        self._sender.maybe_crash()
+        sender, servers = self._sender, self._servers
+        sender.maybe_crash()
+        await servers.loop.after(servers.rng.expovariate(self._rate))
+        if sender.stopped:
+            await sender.going()
+        sender.maybe_crash()
 
     def _arrive(self, server: str, what: str, effect: Callable[[], Coroutine[Any, Any, Any]]) -> None:
         if server in self._servers.down:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import gc
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -27,7 +28,7 @@ def run_seeds(first: int, count: int, jobs: int) -> Iterator[Result]:
         yield from map(_without_trace, seeds)
         return
     spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(jobs, mp_context=spawn)
+    pool = ProcessPoolExecutor(jobs, mp_context=spawn, initializer=gc.freeze)  # what is loaded is no garbage
     done = 0
     try:
         for result in pool.map(_run_in_child, seeds, chunksize=min(_CHUNK_SEEDS, -(-count // jobs))):

@@ -139,7 +139,7 @@ def test_being_busy_for_ever_is_a_livelock() -> None:
             loop.run_until_complete(busy())
         for task in asyncio.all_tasks(loop):
             task.cancel()
-        loop._selector._rounds = 0
+        loop.rounds = 0
         loop.run_until_complete(asyncio.sleep(0))
     finally:
         loop.close()
