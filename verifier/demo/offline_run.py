@@ -66,6 +66,7 @@ def _record(options: DemoOptions, data_dir: Path, say: Say) -> Path:
             shadow=addresses["successor"],
             shadow_rate_per_s=10_000,
             shadow_burst=10_000,
+            capture=False,
         )
         edge = stack.enter_context(Nginx(data_dir / "edge", params))
         say(f"sending {options.requests} requests to {LOOPBACK}")

@@ -118,7 +118,11 @@ def running_system(options: DemoOptions, say: Say) -> Iterator[Running]:
             process.wait_ready()
         running.processes += started
         params = EdgeParams(
-            main=running.main_url, shadow=running.shadow_url, shadow_rate_per_s=10_000, shadow_burst=10_000
+            main=running.main_url,
+            shadow=running.shadow_url,
+            shadow_rate_per_s=10_000,
+            shadow_burst=10_000,
+            capture=False,
         )
         edge = stack.enter_context(Nginx(data_dir / "edge", params))
         running.edge_url = edge.url

@@ -26,10 +26,14 @@ CONNECTIONS_PER_COPY = 4  # edge to hop, hop to relay (both ends), relay to shad
 USERS_MIN = 1000  # connections, theirs and to main
 SOCKET_PATH_BYTES_MAX = 107  # sun_path holds 108 with the closing zero
 
+EDGE_LOG, MAIN_RESPONSES_LOG = "edge.log.json", "main.responses.json"
+SHADOW_RESPONSES_LOG, ERROR_LOG = "shadow.responses.json", "error.log"
+
 _PARAMETER = re.compile(r"\$\{([A-Z][A-Z0-9_]*)\}")
 _ADDRESS = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\]):[0-9]{1,5}")
 _HEADER = re.compile(r"[A-Za-z0-9-]{1,64}")
 _SIZE = re.compile(r"[0-9]+[kKmMgG]?")
+CAPTURE_BODY_BYTES_MAX = 131_072  # as base64 and with its headers, a body this long still fits into a line
 
 
 def shipped_file(name: str) -> Path:
@@ -90,6 +94,12 @@ class EdgeParams:
     body_size_max: str = "10m"
     workers: int = 1
     worker_connections: int = 16384
+    http2: bool = False  # without TLS, which ends before the edge
+    capture: bool = True
+    capture_body_bytes_max: int = 65_536
+    capture_redact: tuple[str, ...] = ()
+    shadow_body_bytes_max: int = 8 * 1024 * 1024
+    shadow_answer_s_max: float = 25.0
 
     def __post_init__(self) -> None:
         faults = [
@@ -108,6 +118,7 @@ class EdgeParams:
                 ("shadow_target", self.shadow_target),
                 ("user_id_header", self.user_id_header),
                 ("canary_cookie", self.canary_cookie),
+                *(("capture_redact", name) for name in self.capture_redact),
             )
             if not _HEADER.fullmatch(value)
         ]
@@ -128,6 +139,11 @@ class EdgeParams:
             faults.append(
                 f"worker_connections must be at least {least}, so that a hung shadow leaves users room"
             )
+        if self.capture_body_bytes_max > CAPTURE_BODY_BYTES_MAX:
+            faults.append(
+                f"capture_body_bytes_max must be at most {CAPTURE_BODY_BYTES_MAX},"
+                f" not {self.capture_body_bytes_max}"
+            )
         if not _SIZE.fullmatch(self.body_size_max):
             faults.append(f"body_size_max must be a size such as 10m, not {self.body_size_max!r}")
         if faults:
@@ -146,9 +162,12 @@ class EdgeParams:
             "upstream_idle_s": self.upstream_idle_s,
             "workers": self.workers,
             "worker_connections": self.worker_connections,
+            "capture_body_bytes_max": self.capture_body_bytes_max,
+            "shadow_body_bytes_max": self.shadow_body_bytes_max,
+            "shadow_answer_s_max": self.shadow_answer_s_max,
         }
 
-    def values(self, *, run_dir: Path, access_log: Path, error_log: Path) -> dict[str, str]:
+    def values(self, *, run_dir: Path, log_dir: Path) -> dict[str, str]:
         """The template's values, as they are listed in k8s/shadow-proxy/README.md."""
         account = (
             pwd.getpwuid(os.geteuid()).pw_name if os.geteuid() == 0 else "nobody"
@@ -158,13 +177,15 @@ class EdgeParams:
             "EDGE_NJS_MODULE": str(NJS_MODULE),
             "EDGE_JS_DIR": str(shipped_file("edge.js").parent),
             "EDGE_RUN_DIR": str(run_dir),
-            "EDGE_ACCESS_LOG": str(access_log),
-            "EDGE_ERROR_LOG": str(error_log),
+            "EDGE_ACCESS_LOG": str(log_dir / EDGE_LOG),
+            "EDGE_MAIN_RESPONSES_LOG": str(log_dir / MAIN_RESPONSES_LOG),
+            "EDGE_SHADOW_RESPONSES_LOG": str(log_dir / SHADOW_RESPONSES_LOG),
+            "EDGE_ERROR_LOG": str(log_dir / ERROR_LOG),
             "EDGE_USER": account,
             "EDGE_WORKERS": str(self.workers),
             "EDGE_WORKER_CONNECTIONS": str(self.worker_connections),
             "EDGE_FILES_MAX": str(files_max),
-            "EDGE_LISTEN": self.listen,
+            "EDGE_LISTEN": f"{self.listen} http2" if self.http2 else self.listen,
             "EDGE_MAIN_ADDR": self.main,
             "EDGE_SHADOW_ADDR": self.shadow,
             "EDGE_CANARY_ADDR": self.canary or self.shadow,
@@ -185,6 +206,11 @@ class EdgeParams:
             "EDGE_SHADOW_TIMEOUT": _milliseconds(self.shadow_timeout_s),
             "EDGE_UPSTREAM_IDLE": _milliseconds(self.upstream_idle_s),
             "EDGE_BODY_SIZE_MAX": self.body_size_max,
+            "EDGE_CAPTURE": "on" if self.capture else "off",
+            "EDGE_CAPTURE_BODY_MAX": str(self.capture_body_bytes_max),
+            "EDGE_CAPTURE_REDACT": ",".join(self.capture_redact),
+            "EDGE_SHADOW_BODY_MAX": str(self.shadow_body_bytes_max),
+            "EDGE_SHADOW_ANSWER_S_MAX": f"{self.shadow_answer_s_max:g}",
         }
 
 
@@ -207,15 +233,18 @@ def _shutting_down(worker: int) -> bool:
 class Nginx:
     """The edge as a child process, its files under `data_dir`. A context manager: started, ready, stopped.
 
-    `log_path` is the JSON access log. Raises StackError as ManagedProcess does.
+    `log_path` is the JSON access log, `main_responses_path` and `shadow_responses_path` the captured responses. Raises
+    StackError as ManagedProcess does.
     """
 
     def __init__(self, data_dir: Path, params: EdgeParams) -> None:
         self.data_dir = data_dir.resolve()
         self.params = params
         self.run_dir = self.data_dir / "run"
-        self.log_path = self.data_dir / "edge.log.json"
-        self.error_log_path = self.data_dir / "error.log"
+        self.log_path = self.data_dir / EDGE_LOG
+        self.main_responses_path = self.data_dir / MAIN_RESPONSES_LOG
+        self.shadow_responses_path = self.data_dir / SHADOW_RESPONSES_LOG
+        self.error_log_path = self.data_dir / ERROR_LOG
         self.config_path = self.data_dir / "nginx.conf"
         self._process: ManagedProcess | None = None
 
@@ -303,7 +332,7 @@ class Nginx:
         self.stop()
 
     def _write_config(self, params: EdgeParams) -> None:
-        values = params.values(run_dir=self.run_dir, access_log=self.log_path, error_log=self.error_log_path)
+        values = params.values(run_dir=self.run_dir, log_dir=self.data_dir)
         self.config_path.write_text(render(shipped_file("nginx.conf.template").read_text(), values))
 
     def _command(self) -> list[str]:
@@ -323,6 +352,9 @@ class Nginx:
     def _healthy(self) -> bool:
         connection = http.client.HTTPConnection(self.params.listen, timeout=1.0)
         try:
+            if self.params.http2:  # without TLS such a port speaks nothing else: that it listens must do
+                connection.connect()
+                return True
             connection.request("GET", "/healthz")
             return connection.getresponse().status == http.HTTPStatus.OK
         except (OSError, http.client.HTTPException):

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from verifier.demo.stack.errors import StackError
-from verifier.demo.stack.nginx import render, shipped_file
+from verifier.demo.stack.nginx import MAIN_RESPONSES_LOG, SHADOW_RESPONSES_LOG, render, shipped_file
 from verifier.demo.stack.process import ManagedProcess
 
 START_TIMEOUT_S = 15.0
@@ -24,6 +24,7 @@ _SIZE = re.compile(r"[0-9]+[kmg]?")
 class Rsyslog:
     """Ships each line of `log_path` to `topic` (its full name, with any prefix) of the Kafka at `bootstrap`.
 
+    The response records that the edge writes beside it go to the topics of responses.
     Its place in the file, its queue and its own log (`error_log_path`) are under `data_dir` and outlast a
     stop: the next start goes on where this one ended. `queue_size` bounds what waits on disk while Kafka is
     away; past it the lines wait in the log file. It opens no system socket. A context manager: started and
@@ -31,11 +32,21 @@ class Rsyslog:
     """
 
     def __init__(
-        self, data_dir: Path, log_path: Path, bootstrap: str, topic: str, *, queue_size: str = "1g"
+        self,
+        data_dir: Path,
+        log_path: Path,
+        bootstrap: str,
+        topic: str,
+        *,
+        main_responses_topic: str = "main.responses",
+        shadow_responses_topic: str = "shadow.responses",
+        queue_size: str = "1g",
     ) -> None:
         for name, value, form in (
             ("bootstrap", bootstrap, _BOOTSTRAP),
             ("topic", topic, _TOPIC),
+            ("main_responses_topic", main_responses_topic, _TOPIC),
+            ("shadow_responses_topic", shadow_responses_topic, _TOPIC),
             ("queue_size", queue_size, _SIZE),
         ):
             if not form.fullmatch(value):
@@ -52,6 +63,10 @@ class Rsyslog:
             "SHIP_LOG_PATH": str(self.log_path),
             "SHIP_KAFKA": bootstrap,
             "SHIP_TOPIC": topic,
+            "SHIP_MAIN_RESPONSES_LOG_PATH": str(self.log_path.with_name(MAIN_RESPONSES_LOG)),
+            "SHIP_MAIN_RESPONSES_TOPIC": main_responses_topic,
+            "SHIP_SHADOW_RESPONSES_LOG_PATH": str(self.log_path.with_name(SHADOW_RESPONSES_LOG)),
+            "SHIP_SHADOW_RESPONSES_TOPIC": shadow_responses_topic,
             "SHIP_QUEUE_SIZE": queue_size,
         }
         self._process: ManagedProcess | None = None
