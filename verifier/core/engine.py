@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 
-import msgspec
 from msgspec import Struct
 
-from verifier.core.events import Rejection, Seen, Source
+from verifier.core.events import Rejection, Seen, Source, in_order
 from verifier.core.join import Join, JoinConfig, Reopening
 from verifier.core.journal import Entry, SourceCount
 from verifier.core.outcome import Claim, Outcome, Resolved, Verdict
@@ -170,7 +169,7 @@ class Engine:
         if former is None:
             return
         old = reopening.resolved
-        seen = [*former, *reopening.seen]
+        seen = in_order([*former, *reopening.seen])
         rev = old.rev + 1
         bound_hit = PENDING_BOUND in old.outcome.reasons
         outcome, claims = self._judged(reopening.request_id, seen, bound_hit=bound_hit)
@@ -180,7 +179,10 @@ class Engine:
     def _judged(
         self, request_id: str, seen: Sequence[Seen], *, bound_hit: bool
     ) -> tuple[Outcome, Sequence[Claim]]:
-        """Judge a request. A judge that fails on it must stop nothing, and must not be taken for agreement."""
+        """Judge a request by its records, in order.
+
+        A judge that fails on it must stop nothing, and must not be taken for agreement.
+        """
         try:
             return self._judge.judge(request_id, seen, bound_hit=bound_hit)
         except MemoryError:
@@ -188,10 +190,9 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - the records are anybody's; the failure is kept, counted and told
             name = type(error).__name__
             self._failures.append(Failure(request_id=request_id, error=name, place=_place(error)))
-            ts = min(item.event.ts for item in seen)
             outcome = Outcome(
                 request_id=request_id,
-                ts=ts,
+                ts=seen[0].event.ts,
                 route=f"OTHER {OTHER}",
                 verdict=Verdict.INCOMPARABLE.value,
                 reasons=(f"judge_failed:{name}",),
@@ -207,8 +208,9 @@ class Engine:
             self.join.finish()
         self.join.keep_within_bound()  # strays have been opened since `advance`
         for closing in self.join.take_closing():
-            outcome, claims = self._judged(closing.request_id, closing.seen, bound_hit=closing.bound_hit)
-            self._conclude(Resolved(outcome=outcome, events=event_refs(closing.seen)), closing.seen, claims)
+            seen = in_order(closing.seen)
+            outcome, claims = self._judged(closing.request_id, seen, bound_hit=closing.bound_hit)
+            self._conclude(Resolved(outcome=outcome, events=event_refs(seen)), seen, claims)
         duplicate, late_seen = self.join.take_counts()
         late = Counter(seen.source for seen in late_seen)
         counts = tuple(
@@ -232,11 +234,14 @@ class Engine:
         return SourceCount(int(source), start, end, records, self._rejected.get(source, {}), duplicate, late)
 
     def _conclude(self, resolved: Resolved, seen: Sequence[Seen], claims: Sequence[Claim]) -> None:
+        """Keep what is concluded from records, which are given in order."""
         self._resolved.append(resolved)
-        self._claims += [
-            msgspec.structs.replace(claim, rev=len(seen), revises=resolved.rev > 0) for claim in claims
-        ]
-        newest = min(max(item.event.ts for item in seen), self._ceiling)
+        rev, revises = len(seen), resolved.rev > 0
+        for claim in claims:
+            self._claims.append(
+                Claim(scope=claim.scope, key=claim.key, claimant=claim.claimant, rev=rev, revises=revises)
+            )
+        newest = min(seen[-1].event.ts, self._ceiling)
         self.join.settle(resolved, self.n + 1, max(self.watermark.value, newest))
 
     def entry(self, findings: Findings, *, worker: str, at: float, published_n: int, epoch: str) -> Entry:

@@ -6,7 +6,9 @@ Every event is a frozen value decoded straight from a Kafka record. Bodies, head
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import IntEnum, StrEnum
+from operator import attrgetter
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -129,10 +131,13 @@ class Seen(Struct, frozen=True, kw_only=True, gc=False):
     digest: int
     event: Event
 
-    @property
-    def order(self) -> tuple[float, int, int]:
-        """Total order of a request's records that does not depend on when they were read."""
-        return (self.event.ts, int(self.source), self.offset)
+
+_order = attrgetter("event.ts", "source", "offset")
+
+
+def in_order(seen: Iterable[Seen]) -> list[Seen]:
+    """A request's records in their total order, which does not depend on when they were read."""
+    return sorted(seen, key=_order)
 
 
 class Rejection(Struct, frozen=True, kw_only=True):

@@ -3,43 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
-from verifier.core.events import Edge, Response, Seen, Write
+from verifier.core.events import Edge, Event, Response, Seen, Write, in_order
 from verifier.core.outcome import SideFacts
 
 
 class Evidence:
-    """A request's records sorted out by side: the first edge line and response of each, and all writes in order."""
+    """A request's records sorted out by side: the first edge line and response of each, and all writes in order.
 
-    __slots__ = ("edges", "gaps", "responses", "seen", "writes")
+    `route`, `user_id`, `idempotency_key` and `operation` are the first that any record gives, main's first.
+    """
+
+    __slots__ = (
+        "edges", "gaps", "idempotency_key", "operation", "responses", "route", "seen", "user_id", "writes",
+    )  # fmt: skip
 
     def __init__(self, seen: Iterable[Seen]) -> None:
-        self.seen = sorted(seen, key=lambda item: item.order)
+        self.seen = in_order(seen)
         self.edges: dict[str, Edge] = {}
         self.responses: dict[str, Response] = {}
         self.writes: dict[str, list[Write]] = {}
         self.gaps: dict[str, str] = {}
+        mains: list[Event] = []
+        others: list[Event] = []
         for item in self.seen:
             event = item.event
-            kind = type(event)
-            if kind is Response:
-                self._add_response(event)  # type: ignore[arg-type]
-            elif kind is Edge:
-                self._add_edge(event)  # type: ignore[arg-type]
+            (mains if event.side == "main" else others).append(event)
+            if isinstance(event, Response):
+                self._add_response(event)
+            elif isinstance(event, Edge):
+                self._add_edge(event)
             else:
-                self.writes.setdefault(event.side, []).append(event)  # type: ignore[arg-type]
+                self.writes.setdefault(event.side, []).append(event)
         for writes in self.writes.values():
             if len(writes) > 1 and all(write.seq is not None for write in writes):
                 writes.sort(key=lambda write: (write.seq, write.ts))
+        self._note_firsts(mains + others)
+
+    def _note_firsts(self, events: list[Event]) -> None:
+        route = user_id = idempotency_key = operation = None
+        for event in events:
+            if route is None:
+                route = event.route
+            if user_id is None:
+                user_id = event.user_id
+            if idempotency_key is None:
+                idempotency_key = event.idempotency_key
+            if operation is None and isinstance(event, Write):
+                operation = event.operation
+        self.route, self.user_id = route, user_id
+        self.idempotency_key, self.operation = idempotency_key, operation
 
     def _add_response(self, response: Response) -> None:
         """A record that only owns up to a gap adds that to the response, whichever is first."""
-        known = self.responses.get(response.side)
+        side = response.side
+        known = self.responses.get(side)
         if response.capture_gap:
-            self.gaps.setdefault(response.side, response.capture_gap)
+            self.gaps.setdefault(side, response.capture_gap)
         if known is None or (known.capture_gap and not response.capture_gap):
-            self.responses[response.side] = response
+            self.responses[side] = response
 
     def _add_edge(self, edge: Edge) -> None:
         known = self.edges.get(edge.side)
@@ -79,11 +101,3 @@ class Evidence:
             ):
                 keys[event.idempotency_key] = None
         return list(keys)
-
-    def first_of(self, name: str) -> Any:
-        """The first value of an optional field that any record gives, main's first."""
-        for wanted in (True, False):
-            for item in self.seen:
-                if (item.event.side == "main") is wanted and getattr(item.event, name, None) is not None:
-                    return getattr(item.event, name)
-        return None

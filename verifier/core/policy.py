@@ -110,10 +110,14 @@ class Policy:
         self._compiled = sorted(compiled, key=lambda each: each.rank, reverse=True)
         names = {_folded(name) for name in (*REDACTED_NAMES, *redact)}
         self.redact = frozenset(name for name in names if name)
-        spelt = "|".join(re.escape(name).replace("_", "[-_]") for name in sorted(self.redact))
-        self._secret = re.compile(spelt.encode(), re.IGNORECASE)
+        self._secret = tuple(
+            name.encode()
+            for name in sorted(self.redact)
+            if not any(part in name for part in self.redact - {name})
+        )
         self._of_route = lru_cache(_ROUTES_MAX)(self._find_route)
         self._lookup = lru_cache(_LOOKUPS_MAX)(self._find)
+        self._hides = lru_cache(_LOOKUPS_MAX)(self._find_hidden)
         self.tracks_ids = lru_cache(_ROUTES_MAX)(self._find_ids)
 
     @classmethod
@@ -152,11 +156,17 @@ class Policy:
 
     def hides(self, path: str) -> bool:
         """Say whether a segment of a pointer, or a header's name, is one whose values are never shown."""
-        return any(_folded(segment) in self.redact for segment in path.split("/"))
+        if len(path) > _CACHED_FIELD_CHARS_MAX:
+            return self._find_hidden(path)
+        return self._hides(path)
 
     def mentions_secret(self, raw: bytes) -> bool:
         """Say whether a text might hold a redacted name (quick, never wrongly False except for escaped names)."""
-        return self._secret.search(raw) is not None or b"\\u" in raw
+        folded = raw.lower().replace(b"-", b"_")
+        for name in self._secret:
+            if name in folded:
+                return True
+        return b"\\u" in raw
 
     def redacted(self, raw: bytes) -> Any:
         """Return a JSON text's value with redacted members hidden; what cannot be read is hidden whole."""
@@ -174,6 +184,9 @@ class Policy:
             if found is not None:
                 return None if found.action == EXACT else found
         return None
+
+    def _find_hidden(self, path: str) -> bool:
+        return any(_folded(segment) in self.redact for segment in path.split("/"))
 
     def _find_ids(self, route: str, kind: str) -> bool:
         return any(each.rule.action == GENERATED_ID for each in self._of_route(route, kind))

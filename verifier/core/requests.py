@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from msgspec import Struct
 
@@ -133,7 +133,6 @@ class Reopening(Struct, frozen=True, kw_only=True):
     seen: tuple[Seen, ...]
 
 
-def event_refs(seen: Iterable[Seen]) -> tuple[EventRef, ...]:
-    """The places of a request's records, in their total order."""
-    ordered = sorted(seen, key=lambda item: item.order)
-    return tuple(EventRef(int(item.source), item.offset, item.digest) for item in ordered)
+def event_refs(seen: Sequence[Seen]) -> tuple[EventRef, ...]:
+    """The places of records."""
+    return tuple([EventRef(int(item.source), item.offset, item.digest) for item in seen])

@@ -37,12 +37,15 @@ _OPAQUE_CHARS_MIN = 16
 
 _PARAMETER = re.compile(r"^(?::[A-Za-z_]\w*|<[^<>/]+>|\{[^{}/]*\}|\*)$")
 _LITERAL = re.compile(r"[A-Za-z0-9._~:@$!()*+,;='-]+")
-_NUMERIC = re.compile(r"-?[0-9]+(?:\.[0-9]+)?")
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
-_HEX = re.compile(r"(?=.*[0-9])(?:0x)?[0-9a-f]{8,}", re.IGNORECASE)
-_ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}", re.IGNORECASE)
-_EMAIL = re.compile(r"[^@/\s]+@[^@/\s]+\.[A-Za-z0-9-]+")
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}(?:-[0-9]{2}(?:[T ][0-9:.]+(?:Z|[+-][0-9:]+)?)?)?|[0-9]{8}T[0-9]{6}Z?")
+# A number, UUID, long hex number, ULID, e-mail address or date: one pattern, for it is asked of nearly every request.
+_NAMES_ONE = re.compile(
+    r"-?[0-9]+(?:\.[0-9]+)?"
+    r"|(?i:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})"
+    r"|(?i:(?=.*[0-9])(?:0x)?[0-9a-f]{8,})"
+    r"|(?i:[0-7][0-9A-HJKMNP-TV-Z]{25})"
+    r"|[^@/\s]+@[^@/\s]+\.[A-Za-z0-9-]+"
+    r"|[0-9]{4}-[0-9]{2}(?:-[0-9]{2}(?:[T ][0-9:.]+(?:Z|[+-][0-9:]+)?)?)?|[0-9]{8}T[0-9]{6}Z?"
+)
 _OPAQUE = re.compile(r"[A-Za-z0-9_~.+=-]+")
 _WORD = re.compile(r"[A-Za-z]*|[A-Za-z]{0,3}[0-9]{1,4}|[A-Za-z]+[0-9]{1,2}")
 
@@ -105,7 +108,7 @@ def _read_template(template: str) -> tuple[str, tuple[str, ...]]:
 def _segments(path: str) -> tuple[str, ...]:
     if "://" in path[:32]:  # absolute form (RFC 9112 section 3.2.2)
         path = "/" + path.split("://", 1)[1].partition("/")[2]
-    return tuple(segment for segment in path.split("/") if segment)
+    return tuple(filter(None, path.split("/")))
 
 
 def _parameter(segment: str) -> str:
@@ -135,7 +138,10 @@ def _normalised(given: str, method: str) -> str | None:
 
 
 def _inferred(segments: tuple[str, ...]) -> str:
-    parts = ["{id}" if is_id(segment) else segment for segment in segments[:_SEGMENTS_MAX]]
+    parts = [
+        "{id}" if (segment.isdigit() and segment.isascii()) or is_id(segment) else segment
+        for segment in segments[:_SEGMENTS_MAX]
+    ]
     if len(segments) > _SEGMENTS_MAX:
         parts.append("{rest}")
     return _written(parts)
@@ -143,12 +149,21 @@ def _inferred(segments: tuple[str, ...]) -> str:
 
 def is_id(segment: str) -> bool:
     """Say whether a path's segment names one thing (a number, UUID, hash, date, address, key) rather than a kind."""
+    return _short_is_id(segment) if len(segment) <= _SEGMENT_CHARS_MAX else _is_id(segment)
+
+
+@lru_cache(_LOOKUPS_MAX)
+def _short_is_id(segment: str) -> bool:
+    return _is_id(segment)
+
+
+def _is_id(segment: str) -> bool:
     text = unquote(segment)
     if len(text) > _SEGMENT_CHARS_MAX or not _LITERAL.fullmatch(text):
         return True
     if "," in text:
         return all(is_id(part) for part in text.split(",") if part)
-    if any(pattern.fullmatch(text) for pattern in (_NUMERIC, _UUID, _HEX, _ULID, _EMAIL, _DATE)):
+    if _NAMES_ONE.fullmatch(text):
         return True
     return len(text) >= _OPAQUE_CHARS_MIN and _is_opaque(text)
 

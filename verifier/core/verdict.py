@@ -7,31 +7,28 @@ what was read; "could not tell" never becomes "equal".
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
-from verifier.core.canonical import NotJson, canonical, parse
+from verifier.core.claiming import claims_of
 from verifier.core.compare import compare_responses, compare_status
 from verifier.core.difference import NOTHING, Change, Comparison, Difference
-from verifier.core.events import Edge, Response, Seen, Write, raw_bytes
+from verifier.core.events import Edge, Response, Seen
 from verifier.core.evidence import Evidence
 from verifier.core.mapping import IdMapping
-from verifier.core.outcome import Claim, Claimant, Outcome, Verdict, WriteSet
+from verifier.core.outcome import Claim, Outcome, Verdict, WriteSet
 from verifier.core.policy import Limits, Policy
 from verifier.core.reconcile import compare_writes
 from verifier.core.routes import Router
+from verifier.core.rows import WRITE_ROWS_MAX, RowTexts
 
 _SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
-_encode_sorted = msgspec.json.Encoder(order="deterministic").encode
-CLAIM_DATA_BYTES_MAX = 4096
-WRITE_ROWS_MAX = 200
+_ROUTE_SIDES = ("main", "canary", "shadow", "reference")
 PENDING_BOUND = "pending_bound"
 NOISE_RULE = "noise:reference"
-_PLAIN_BRACKETS_MAX = 64
 
 
 class JudgeConfig(Struct, frozen=True, kw_only=True):
@@ -65,14 +62,14 @@ class Judge:
         evidence = Evidence(seen)
         method, route = self._route(evidence)
         shadow_side = "canary" if evidence.has("canary") else "shadow"
+        rows = RowTexts(self._policy, self._limits)
         verdict, reasons, missing, comparison = self._decide(evidence, route)
         if bound_hit and verdict is Verdict.INCOMPLETE:
             verdict, reasons = Verdict.INCOMPARABLE, (PENDING_BOUND, *reasons)
         sides = [name for name in ("main", shadow_side, "reference") if evidence.has(name)]
-        key = evidence.first_of("idempotency_key")
         writes = None
         if evidence.writes or method not in _SAFE_METHODS:
-            writes = self._write_set(evidence, route, shadow_side)
+            writes = _write_set(evidence, rows, route, shadow_side)
         outcome = Outcome(
             request_id=request_id,
             ts=evidence.seen[0].event.ts,
@@ -84,11 +81,11 @@ class Judge:
             ignored=comparison.ignored,
             dropped=comparison.dropped,
             sides=tuple(evidence.facts(side) for side in sides),
-            user_id=evidence.first_of("user_id"),
-            idempotency_key=key,
+            user_id=evidence.user_id,
+            idempotency_key=evidence.idempotency_key,
             writes=writes,
         )
-        return outcome, self._claims(evidence, route) if evidence.writes else []
+        return outcome, claims_of(evidence, rows, route) if evidence.writes else []
 
     # -- the decision --------------------------------------------------------------------------------------
 
@@ -172,103 +169,18 @@ class Judge:
                 return False
         return True
 
-    # -- what else is said ---------------------------------------------------------------------------------
-
     def _route(self, evidence: Evidence) -> tuple[str, str]:
+        given = evidence.route
         for events in (evidence.responses, evidence.edges):
-            for side in ("main", "canary", "shadow", "reference"):
-                event: Any = events.get(side)
+            for side in _ROUTE_SIDES:
+                event = events.get(side)
                 if event is not None:
                     path = event.path if isinstance(event, Response) else event.uri
                     method = event.method.upper()
-                    return method, self._router.route(method, path, evidence.first_of("route"))
-        operation = evidence.first_of("operation") or "UNKNOWN /"
+                    return method, self._router.route(method, path, given)
+        operation = evidence.operation or "UNKNOWN /"
         method, _, path = operation.partition(" ")
-        return method.upper(), self._router.route(method, path or "/", evidence.first_of("route"))
-
-    def _write_set(self, evidence: Evidence, route: str, shadow_side: str) -> WriteSet:
-        response = evidence.responses.get(shadow_side)
-        return WriteSet(
-            operation=evidence.first_of("operation") or route,
-            user_id=evidence.first_of("user_id"),
-            main=self._rows(evidence, "main"),
-            shadow=self._rows(evidence, shadow_side),
-            shadow_side=shadow_side,
-            main_status=evidence.status("main"),
-            shadow_status=evidence.status(shadow_side),
-            error=None if response is None else response.error,
-        )
-
-    def _rows(self, evidence: Evidence, side: str) -> list[dict[str, Any]] | None:
-        if side not in evidence.responses and side not in evidence.writes:
-            return None
-        writes = evidence.writes.get(side, [])
-        rows = [
-            {
-                "entity": write.entity,
-                "key": write.key,
-                "op": write.op,
-                "status": write.status,
-                "data": self._image(write),
-            }
-            for write in writes[:WRITE_ROWS_MAX]
-        ]
-        if len(writes) > WRITE_ROWS_MAX:
-            more = f"{len(writes) - WRITE_ROWS_MAX} more rows"
-            rows.append({"entity": "$cut", "key": more, "op": "", "status": "", "data": None})
-        return rows
-
-    def _image(self, write: Write) -> Any:
-        """The row's image for storing: bounded, with the values of redacted fields replaced."""
-        raw = raw_bytes(write.data)
-        if raw is None:
-            return None
-        if len(raw) > self._limits.row_bytes:
-            digest = hashlib.sha256(raw).hexdigest()
-            return {"$cut": True, "bytes": len(raw), "sha256": digest}
-        if self._policy.mentions_secret(raw) or not _is_plain(raw):
-            return self._policy.redacted(raw)
-        return Raw(raw)
-
-    def _claims(self, evidence: Evidence, route: str) -> list[Claim]:
-        claims: list[Claim] = []
-        for side in ("main", "canary", "shadow"):
-            applied = [write for write in evidence.writes.get(side, ()) if write.status == "applied"]
-            if not applied:
-                continue
-            keys = evidence.idempotency_keys(side)
-            if keys:
-                claimant = self._claimant(side, applied, route, with_key=False)
-                claims += [Claim(scope="idempotency", key=f"{side}:{key}", claimant=claimant) for key in keys]
-            rows: dict[tuple[str, str], list[Write]] = {}
-            for write in applied:
-                rows.setdefault((write.entity, write.key), []).append(write)
-            for (entity, row_key), writes in rows.items():
-                claimant = self._claimant(side, writes, route, with_key=True)
-                claims.append(Claim(scope="entity", key=f"{entity}/{row_key}", claimant=claimant))
-        return claims
-
-    def _claimant(self, side: str, writes: list[Write], route: str, *, with_key: bool) -> Claimant:
-        first = min(writes, key=lambda write: (write.ts, write.seq or 0))
-        images = [self._image(write) for write in writes[:WRITE_ROWS_MAX]]
-        operation = first.operation or route
-        content = [
-            (write.entity, write.key if with_key else None, write.op, _content(write)) for write in writes
-        ]
-        digest = hashlib.blake2b(_encode_sorted([operation, content]), digest_size=8).digest()
-        data = images[0] if len(images) == 1 else images
-        if len(_encode_sorted(data)) > CLAIM_DATA_BYTES_MAX:
-            data = {"$cut": True, "digest": digest.hex()}
-        return Claimant(
-            side=side,
-            request_id=first.request_id,
-            ts=first.ts,
-            seq=first.seq or 0,
-            operation=operation,
-            entity=first.entity,
-            data=data,
-            digest=int.from_bytes(digest, "big"),
-        )
+        return method.upper(), self._router.route(method, path or "/", given)
 
 
 def _excuse(edge: Edge) -> tuple[str, ...]:
@@ -278,26 +190,38 @@ def _excuse(edge: Edge) -> tuple[str, ...]:
     return ("shed",) if edge.shed_reason is None else ("shed", f"shed:{edge.shed_reason}")
 
 
-def _content(write: Write) -> str | None:
-    """The row's image as canonical JSON: equal for equal rows however they are written down."""
-    raw = raw_bytes(write.data)
-    if raw is None:
+def _write_set(evidence: Evidence, texts: RowTexts, route: str, shadow_side: str) -> WriteSet:
+    response = evidence.responses.get(shadow_side)
+    return WriteSet(
+        operation=evidence.operation or route,
+        user_id=evidence.user_id,
+        main=_rows(evidence, texts, "main"),
+        shadow=_rows(evidence, texts, shadow_side),
+        shadow_side=shadow_side,
+        main_status=evidence.status("main"),
+        shadow_status=evidence.status(shadow_side),
+        error=None if response is None else response.error,
+    )
+
+
+def _rows(evidence: Evidence, texts: RowTexts, side: str) -> list[dict[str, Any]] | None:
+    if side not in evidence.responses and side not in evidence.writes:
         return None
-    try:
-        return canonical(parse(raw)).decode()
-    except NotJson:
-        return raw.decode(errors="backslashreplace")
-
-
-def _is_plain(raw: bytes) -> bool:
-    """Whether every reader of JSON takes the text: no number that no double holds, no deep nesting."""
-    if raw.count(b"[") + raw.count(b"{") > _PLAIN_BRACKETS_MAX:
-        return False
-    try:
-        msgspec.json.decode(raw)
-    except msgspec.DecodeError:
-        return False
-    return True
+    writes = evidence.writes.get(side, [])
+    rows = [
+        {
+            "entity": write.entity,
+            "key": write.key,
+            "op": write.op,
+            "status": write.status,
+            "data": texts.image(write.data),
+        }
+        for write in writes[:WRITE_ROWS_MAX]
+    ]
+    if len(writes) > WRITE_ROWS_MAX:
+        more = f"{len(writes) - WRITE_ROWS_MAX} more rows"
+        rows.append({"entity": "$cut", "key": more, "op": "", "status": "", "data": None})
+    return rows
 
 
 def _without_noise(found: Comparison, noise: Comparison, *, structure: bool) -> Comparison:
