@@ -65,6 +65,11 @@ class Family(Collector):
         self._bounds = bounds
         self._lock = lock
 
+    @property
+    def sample_names(self) -> tuple[str, ...]:
+        """What its samples are called."""
+        return (self.name,)
+
     def _bounded(self, values: Labels, amount: float) -> Labels:
         if len(values) != len(self.labels):
             raise ValueError(f"{self.name} has the labels {self.labels}, and was given the values {values}")
@@ -161,6 +166,10 @@ class HistogramFamily(Family):
         self._names = [str(go_float(limit)) for limit in (*self._limits, math.inf)]  # type: ignore[no-untyped-call]
         self._counts: dict[Labels, list[int]] = {}
         self._sums: dict[Labels, float] = {}
+
+    @property
+    def sample_names(self) -> tuple[str, ...]:
+        return tuple(f"{self.name}_{part}" for part in ("bucket", "sum", "count"))
 
     def observe_many(self, labels: Labels, values_s: Iterable[float]) -> None:
         """Add a batch's observations: one sort and one search a bucket, whatever the number of values.

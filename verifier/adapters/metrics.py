@@ -14,7 +14,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.process_collector import ProcessCollector
 
-from verifier.adapters.metric_families import CounterFamily, GaugeFamily, HistogramFamily, LabelBounds
+from verifier.adapters.metric_families import CounterFamily, Family, GaugeFamily, HistogramFamily, LabelBounds
 
 PHASES = ("shadow", "canary", "ramp", "full")
 DECISIONS = ("promote", "hold", "rollback")
@@ -79,6 +79,7 @@ class Metrics:
     def __init__(self, *, routes_max: int = 500, routes: Iterable[str] = ()) -> None:
         self.registry = CollectorRegistry(auto_describe=False)
         self._lock = Lock()
+        self._families: list[Family] = []
         self._bounds = LabelBounds({**_LABELS_MAX, "route": routes_max})
         for route in routes:
             self._bounds.admit("route", route)
@@ -95,7 +96,7 @@ class Metrics:
             self._lock,
             self._bounds.overflow,
         )
-        self.registry.register(overflow)
+        self._register(overflow)
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
 
@@ -183,21 +184,25 @@ class Metrics:
             "verifier_dependency_up", "1 if the dependency answers, else 0.", "dependency"
         )
 
+    def _register(self, family: Family) -> None:
+        self.registry.register(family)
+        self._families.append(family)
+
     def _counter(self, name: str, documentation: str, *labels: str) -> CounterFamily:
         family = CounterFamily(name, documentation, labels, self._bounds, self._lock)
-        self.registry.register(family)
+        self._register(family)
         return family
 
     def _gauge(self, name: str, documentation: str, *labels: str) -> GaugeFamily:
         family = GaugeFamily(name, documentation, labels, self._bounds, self._lock)
-        self.registry.register(family)
+        self._register(family)
         return family
 
     def _histogram(
         self, name: str, documentation: str, buckets_s: tuple[float, ...], *labels: str
     ) -> HistogramFamily:
         family = HistogramFamily(name, documentation, labels, self._bounds, self._lock, buckets_s=buckets_s)
-        self.registry.register(family)
+        self._register(family)
         return family
 
     def add_records(self, topic: str, count: int) -> None:
@@ -321,6 +326,10 @@ class Metrics:
                 f"gate: phase {phase!r} is not of {PHASES}, or decision {decision!r} not of {DECISIONS}"
             )
         self._gate.replace({(p, d): float((p, d) == (phase, decision)) for p in PHASES for d in DECISIONS})
+
+    def families(self) -> list[Family]:
+        """Every family there is, whether or not it has a series yet."""
+        return list(self._families)
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """The exposition and its content type: Prometheus text, or OpenMetrics if the Accept header asks for it."""

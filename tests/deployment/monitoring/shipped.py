@@ -1,0 +1,61 @@
+"""The files of k8s/monitoring as the tests read them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[3]
+MONITORING = ROOT / "k8s" / "monitoring"
+RUNBOOKS = ROOT / "docs" / "runbooks"
+DASHBOARD = MONITORING / "dashboards" / "verifier.json"
+
+# Names of the verifier's own metrics, with what a histogram's and a counter's samples are called.
+_METRIC = re.compile(r"\bverifier_[a-z0-9_]+\b")
+_RECORDED = re.compile(r"\bverifier:[a-z0-9_]+:[a-z0-9_]+\b")
+
+
+def rule_groups() -> list[dict[str, Any]]:
+    """The groups of the PrometheusRule, as Prometheus itself reads them."""
+    document = yaml.safe_load((MONITORING / "prometheus-rule.yaml").read_text(encoding="utf-8"))
+    groups: list[dict[str, Any]] = document["spec"]["groups"]
+    return groups
+
+
+def rules() -> Iterator[dict[str, Any]]:
+    for group in rule_groups():
+        yield from group["rules"]
+
+
+def alerts() -> list[dict[str, Any]]:
+    return [rule for rule in rules() if "alert" in rule]
+
+
+def recorded() -> set[str]:
+    return {rule["record"] for rule in rules() if "record" in rule}
+
+
+def metrics_in(expression: str) -> set[str]:
+    """The verifier's metrics that an expression names."""
+    return set(_METRIC.findall(expression))
+
+
+def recorded_in(expression: str) -> set[str]:
+    """The recorded series that an expression names."""
+    return set(_RECORDED.findall(expression))
+
+
+def rule_file(folder: Path, *, annotations: bool = True) -> Path:
+    """The rules in Prometheus's own form."""
+    groups = rule_groups()
+    if not annotations:
+        for group in groups:
+            for rule in group["rules"]:
+                rule.pop("annotations", None)
+    path = folder / "rules.yaml"
+    path.write_text(yaml.safe_dump({"groups": groups}, sort_keys=False), encoding="utf-8")
+    return path
