@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import http.client
 import json
+import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jsonschema import Draft202012Validator
 
@@ -20,10 +23,11 @@ from verifier.demo.stack.ports import free_port
 from verifier.demo.stack.process import wait_until
 
 Line = dict[str, Any]
+SHIPPED_LINE_BYTES_MAX = 256 * 1024  # rsyslog's maxMessageSize
 
-_SCHEMA = Draft202012Validator(
-    json.loads((Path(__file__).parents[2] / "schemas" / "edge.schema.json").read_text())
-)
+_SCHEMAS = Path(__file__).parents[2] / "schemas"
+_SCHEMA = Draft202012Validator(json.loads((_SCHEMAS / "edge.schema.json").read_text()))
+_RESPONSE = Draft202012Validator(json.loads((_SCHEMAS / "response.schema.json").read_text()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +38,40 @@ class Seen:
     body: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Script:
+    """An answer to the byte: its pieces, each `pause_s` after the one before, and what becomes of the connection."""
+
+    pieces: tuple[bytes, ...]
+    then: Literal["keep", "close", "reset", "hang"] = "keep"
+    pause_s: float = 0.0
+
+
+def scripted(head: str, *pieces: bytes, status: str = "200 OK", length: bool = True, **more: Any) -> Script:
+    """A script from header lines (without the last line end) and a body, with its Content-Length if wanted."""
+    lines = f"HTTP/1.1 {status}\n{head}\n" if head else f"HTTP/1.1 {status}\n"
+    lines += f"Content-Length: {sum(map(len, pieces))}\n" if length else ""
+    start = lines.replace("\n", "\r\n").encode("latin-1") + b"\r\n"
+    return Script((start + b"".join(pieces[:1]), *pieces[1:]), **more)
+
+
+def chunked(head: str, *pieces: bytes, end: bytes = b"0\r\n\r\n", **more: Any) -> Script:
+    """A script in chunks, one a piece; `end` empty breaks it off."""
+    framed = [b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces]
+    framed[-1] += end
+    return scripted(f"{head}\nTransfer-Encoding: chunked", *framed, length=False, **more)
+
+
 @dataclass
 class Backend:
-    """A small HTTP/1.1 server on a thread of its own; what it does can be set while it runs."""
+    """A small HTTP/1.1 server on a thread of its own; what it does can be set while it runs.
+
+    `scripts` gives answers by path (and "*" for any other); else it answers with its name.
+    """
 
     name: str
     delay_s: float = 0.0
+    scripts: dict[str, Script] = field(default_factory=dict)
     chunks: tuple[bytes, ...] = ()  # sent, 50 ms apart, in place of the backend's name
     port: int = field(default_factory=free_port)
     seen: list[Seen] = field(default_factory=list)
@@ -89,6 +121,10 @@ class Backend:
         self.seen.append(Seen(method, target, headers, body))
         if self.delay_s:
             await asyncio.sleep(self.delay_s)
+        script = self.scripts.get(target.partition("?")[0], self.scripts.get("*"))
+        if script is not None:
+            await self._play(script, method, writer)
+            return
         chunks = self.chunks or (self.name.encode(),)
         writer.write(b"HTTP/1.1 200 OK\r\nX-Request-ID: the-backends-own\r\n")
         writer.write(b"Content-Length: %d\r\n\r\n" % sum(map(len, chunks)))
@@ -98,6 +134,23 @@ class Backend:
             writer.write(chunk)
             await writer.drain()
         self.finished += 1
+
+    async def _play(self, script: Script, method: str, writer: asyncio.StreamWriter) -> None:
+        for number, piece in enumerate(script.pieces):
+            if number:
+                await asyncio.sleep(script.pause_s)
+            writer.write(piece if method != "HEAD" else piece.partition(b"\r\n\r\n")[0] + b"\r\n\r\n")
+            await writer.drain()
+            if method == "HEAD":
+                break
+        if script.then == "reset":
+            linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        if script.then == "hang":
+            await asyncio.Event().wait()
+        self.finished += 1
+        if script.then != "keep":
+            raise ConnectionAbortedError
 
 
 @contextmanager
@@ -194,3 +247,43 @@ def all_lines(nginx: Nginx, count: int, *, timeout_s: float = 5.0) -> list[Line]
     wait_until(lambda: len(lines(nginx)) >= count, timeout_s, f"{count} lines")
     assert len(lines(nginx)) == count
     return lines(nginx)
+
+
+def responses(nginx: Nginx) -> dict[tuple[str, str], Line]:
+    """All response records so far by (request id, side): each a line as the contract has it, and none twice."""
+    found: dict[tuple[str, str], Line] = {}
+    for path, sides in (
+        (nginx.main_responses_path, {"main"}),
+        (nginx.shadow_responses_path, {"shadow", "canary"}),
+    ):
+        raw = path.read_bytes() if path.exists() else b""
+        for line in raw.splitlines(keepends=True):
+            assert line.endswith(b"\n") and len(line) <= SHIPPED_LINE_BYTES_MAX
+            record = json.loads(line.decode())
+            _RESPONSE.validate(record)
+            key = record["request_id"], record["side"]
+            assert line.startswith(f'{{"v":1,"request_id":"{key[0]}",'.encode()), "the shipper's key"
+            assert record["side"] in sides and key not in found
+            found[key] = record
+    return found
+
+
+def pair(nginx: Nginx, request_id: str, *, timeout_s: float = 5.0) -> tuple[Line, Line]:
+    """Main's and the shadow's response to a request, once both are there."""
+
+    def both() -> tuple[Line, ...]:
+        found = responses(nginx)
+        keys = (request_id, "main"), (request_id, "shadow")
+        return tuple(found[key] for key in keys if key in found)
+
+    wait_until(lambda: len(both()) == 2, timeout_s, f"both responses to {request_id}")
+    main, shadow = both()
+    return main, shadow
+
+
+def body_of(record: Line) -> bytes:
+    """The bytes that a record says the body had; of embedded JSON a rendering."""
+    encoding, body = record["body_encoding"], record["body"]
+    if encoding == "base64":
+        return base64.b64decode(body, validate=True)
+    return (body if encoding == "text" else json.dumps(body)).encode()

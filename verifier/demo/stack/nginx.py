@@ -82,6 +82,7 @@ class EdgeParams:
     shadow_rate_per_s: int = 100
     shadow_burst: int = 200
     shadow_in_flight_max: int = 1000
+    canary_serves: bool = True  # off: main serves everyone, whatever the next three say
     canary_weight_percent: float = 0.0
     canary_opt_in: bool = False
     canary_cookie: str = "market-intel-canary"
@@ -195,6 +196,7 @@ class EdgeParams:
             "EDGE_SHADOW_RATE": str(self.shadow_rate_per_s),
             "EDGE_SHADOW_BURST": str(self.shadow_burst),
             "EDGE_SHADOW_IN_FLIGHT_MAX": str(self.shadow_in_flight_max),
+            "EDGE_CANARY": "on" if self.canary_serves else "off",
             "EDGE_CANARY_WEIGHT": f"{self.canary_weight_percent:g}",
             "EDGE_CANARY_SPLIT": _split(self.canary_weight_percent, "canary"),
             "EDGE_CANARY_OPT_IN": "on" if self.canary_opt_in else "off",
