@@ -2,7 +2,7 @@
 PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long lint lint-style lint-layout lint-types lint-imports format lock clean
+.PHONY: help setup demo test test-long bench bench-quick bench-micro lint lint-style lint-layout lint-types lint-imports format lock clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -20,6 +20,18 @@ test: setup ## every test but the long ones, in one run
 test-long: setup ## kills and bounds at scale, and 50,000 simulated seeds (an hour or so)
 	$(PYTHON) -m pytest -m long
 	$(PYTHON) -m tests.simulation --seeds 50000
+
+bench: ## what the verifier costs beside its peers, at full size (an hour or so): bench/results/latest.json
+	.ci/setup --bench
+	$(PYTHON) -m bench
+
+bench-quick: ## the same at a small size, under three minutes: bench/results/quick.json
+	.ci/setup --bench
+	$(PYTHON) -m bench --quick
+
+bench-micro: ## compare, join step and codec by themselves
+	.ci/setup --bench
+	.venv-bench/bin/python -m bench.micro
 
 lint: lint-style lint-layout lint-types lint-imports ## style, types and the direction of dependencies
 
@@ -46,6 +58,7 @@ LOCK := .venv/bin/uv pip compile pyproject.toml --universal --generate-hashes --
 lock: ## pin the dependencies of pyproject.toml, with their hashes
 	$(LOCK) --extra demo --output-file requirements.lock
 	$(LOCK) --extra demo --group dev --output-file requirements-dev.lock
+	$(subst compile pyproject.toml,compile --group bench,$(LOCK)) --output-file requirements-bench.lock
 
 clean: ## remove what was built or cached here (not .venv)
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 _FOLDERS = ("verifier", "tests", "bench")
-_NOT_OURS = {".git", ".venv", "__pycache__", "node_modules", "build", "dist", ".hypothesis"}
+_NOT_OURS = {".git", ".venv", ".venv-bench", "__pycache__", "node_modules", "build", "dist", ".hypothesis"}
 
 
 def python_files(*folders: str) -> list[Path]:

@@ -1,0 +1,1 @@
+"""What the verifier costs, measured beside its peers on the same records: see docs/performance.md."""

@@ -1,0 +1,91 @@
+"""Loads a workload into Kafka and writes its truth: a program of the bench's own environment (confluent-kafka).
+
+`python -m bench.load --bootstrap HOST:PORT --truth FILE --began-at UNIX_S [--seed N] [--requests N] [--prefix P]`
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from bench.workload import REQUESTS, SOURCES, Workload
+
+QUEUE_MESSAGES = 200_000
+FLUSH_S = 120.0
+
+
+class Loader:
+    """A producer that keeps its first error."""
+
+    def __init__(self, bootstrap: str, *, linger_ms: int = 100) -> None:
+        self._failed: KafkaError | None = None
+        self._producer = Producer({
+            "bootstrap.servers": bootstrap,
+            "partitioner": "murmur2_random",
+            "compression.type": "lz4",
+            "linger.ms": linger_ms,
+            "batch.size": 512 * 1024,
+            "queue.buffering.max.messages": QUEUE_MESSAGES,
+            "queue.buffering.max.kbytes": 512 * 1024,
+            "acks": "all",
+            "enable.idempotence": True,
+        })  # fmt: skip
+
+    def _on_delivery(self, error: KafkaError | None, _: Message) -> None:
+        if error is not None and self._failed is None:
+            self._failed = error
+
+    def produce(self, topic: str, key: bytes, value: bytes, ts_ms: int) -> None:
+        """Queue a record; waits while the queue is full."""
+        while True:
+            try:
+                self._producer.produce(topic, value, key, timestamp=ts_ms, on_delivery=self._on_delivery)
+            except BufferError:
+                self._producer.poll(0.1)
+            else:
+                return
+
+    def poll(self) -> None:
+        """Take in what the broker has confirmed."""
+        self._producer.poll(0)
+
+    def finish(self) -> None:
+        """Wait until everything is confirmed. Raises KafkaException or TimeoutError if a record was not taken."""
+        left = self._producer.flush(FLUSH_S)
+        if self._failed is not None:
+            raise KafkaException(self._failed)
+        if left:
+            raise TimeoutError(f"Kafka did not confirm {left} records within {FLUSH_S:.0f} s")
+
+
+def load(bootstrap: str, workload: Workload, prefix: str) -> None:
+    """Produce every record of the workload."""
+    loader = Loader(bootstrap)
+    topics = [prefix + source for source in SOURCES]
+    for number, line in enumerate(workload):
+        loader.produce(topics[line.source], line.key, line.value, line.ts_ms)
+        if number % 5_000 == 0:
+            loader.poll()
+    loader.finish()
+
+
+def main() -> None:
+    """Load and write the truth."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bootstrap", required=True)
+    parser.add_argument("--truth", type=Path, required=True)
+    parser.add_argument("--began-at", type=float, required=True)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--requests", type=int, default=REQUESTS)
+    parser.add_argument("--prefix", default="")
+    parser.add_argument("--dated", action="store_true")
+    given = parser.parse_args()
+    workload = Workload(given.seed, given.requests, began_at=given.began_at, dated=given.dated)
+    load(given.bootstrap, workload, given.prefix)
+    given.truth.write_text(workload.truth.as_json())
+
+
+if __name__ == "__main__":
+    main()
