@@ -211,7 +211,7 @@ class Service:
         self.metrics.set_pending(sum(worker.pending for worker in workers))
         sources = self.settings.topics.sources
         self.metrics.set_lag({sources[source]: lag for source, lag in self.worker.lag_by_source().items()})
-        through = [worker.verified_through for worker in workers if worker.verified_through]
+        through = [worker.progress.verified_through for worker in workers if worker.progress.verified_through]
         self.metrics.set_verified_through(min(through, default=None))
         self.metrics.set_partitions(self.worker.states(), of_topic=self.partitions)
         self.metrics.set_ready(ready=not self.worker.not_ready())

@@ -24,6 +24,8 @@ RETRY_S = 1.0
 STOP_WITHIN_S = 7.5
 CLOSE_WITHIN_S = 1.5
 WEB_GRACE_S = 3.0
+WAITING_GRACE_S = 0.5
+EXIT_LEFT_BEHIND = 3
 
 
 async def run_worker(settings: Settings) -> None:
@@ -40,7 +42,7 @@ async def run_worker(settings: Settings) -> None:
         connections_max=settings.postgres_pool_max,
     )
     partitions = await _wait_for_topics(settings, stop)
-    if partitions is None:
+    if partitions is None or stop.is_set():
         await store.close()
         return
     metrics = Metrics(routes_max=settings.routes_max, routes=settings.route_templates)
@@ -61,14 +63,17 @@ async def run_worker(settings: Settings) -> None:
             await asyncio.wait_for(service.close(), CLOSE_WITHIN_S)
         except (TimeoutError, DependencyDown) as error:
             _log.info("connections_left", detail=repr(error))
+    failure = None if not running.done() or running.cancelled() else running.exception()
+    if failure is not None:
+        _log.error("worker_failed", error=type(failure).__name__, detail=str(failure))
     _log.info("stopped")
-    if running.done() and not running.cancelled():
-        running.result()
     if not ended or service.worker.left_behind or not service.worker.kafka_up:
         # what did not end in time need not heed its cancellation either: Faust starts a cancelled agent again, clients
         # of an absent Kafka wait for it. The journal has all that counts, so nothing of theirs is worth waiting for
         logging.shutdown()
-        os._exit(0)
+        os._exit(EXIT_LEFT_BEHIND if failure is not None else 0)
+    if failure is not None:
+        raise failure
 
 
 async def _end(running: asyncio.Task[None], web: WebServer) -> bool:
@@ -89,7 +94,8 @@ async def _wait_for_topics(settings: Settings, stop: asyncio.Event) -> int | Non
     Returns the partition count, or None when told to stop. Topics that are there but do not fit together are an error.
     """
     reason = "Kafka has not been asked yet"
-    web = await serve(waiting_app(lambda: reason), settings.http_host, settings.http_port)
+    app = waiting_app(lambda: reason)
+    web = await serve(app, settings.http_host, settings.http_port, stop_grace_s=WAITING_GRACE_S)
     try:
         while not stop.is_set():
             try:

@@ -16,7 +16,11 @@ from verifier.stream.live_tables import LiveTables
 
 
 class AppConfig(Struct, frozen=True, kw_only=True):
-    """What the application needs to know. `fetch_records_max` bounds a fetch batch."""
+    """What the application needs to know. `fetch_records_max` bounds a fetch batch.
+
+    With an `instance_id` the worker is a static member of the group: one that comes back under the same name within the
+    session timeout takes its partitions up again without a rebalance, and one that stops keeps them that long.
+    """
 
     group: str
     brokers: tuple[str, ...]
@@ -26,12 +30,17 @@ class AppConfig(Struct, frozen=True, kw_only=True):
     fetch_records_max: int = 5000
     session_timeout_s: float = 10.0
     rebalance_timeout_s: float = 30.0
+    instance_id: str | None = None
 
 
 class Callbacks(Struct, frozen=True, kw_only=True):
-    """What the application calls: with a batch, with the partitions it now owns, for what may be committed."""
+    """What the application calls: with a batch, with the partitions it now owns, for what may be committed.
+
+    `revoking`: the group takes all partitions away for now; `assigned` follows, unless the group has lost us.
+    """
 
     deliver: Callable[[Source, int, Sequence[Record]], Awaitable[None]]
+    revoking: Callable[[], None]
     assigned: Callable[[set[int]], Awaitable[None]]
     committable: Callable[[Source, int], int | None]
 
@@ -61,6 +70,7 @@ def build_app(config: AppConfig, callbacks: Callbacks) -> tuple[faust.App, LiveT
         broker_commit_interval=1.0,
         consumer_max_fetch_size=4 * 1024 * 1024,
         consumer_auto_offset_reset="earliest",
+        consumer_group_instance_id=config.instance_id,
         producer_request_timeout=30.0,
         loghandlers=[],
     )
@@ -68,7 +78,8 @@ def build_app(config: AppConfig, callbacks: Callbacks) -> tuple[faust.App, LiveT
     def committable(tp: TP) -> int | None:
         return callbacks.committable(source_of[tp.topic], tp.partition)
 
-    app.transport = batch_transport(config.sources, committable)(app.conf.broker_consumer, app)
+    transport = batch_transport(config.sources, committable, callbacks.revoking)
+    app.transport = transport(app.conf.broker_consumer, app)
     tables = LiveTables(app, partitions=config.partitions)
     topic = app.topic(*config.sources, schema=BatchSchema(value_type=None), partitions=config.partitions)
 

@@ -10,16 +10,25 @@ Private API of faust-streaming 0.15.3 is used here and nowhere else; `tests/cont
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from time import monotonic
 from typing import Any, ClassVar, cast
 
+import structlog
+import uvloop
+from aiokafka.errors import KafkaError
+from aiokafka.structs import OffsetAndMetadata
 from faust.serializers.schemas import Schema
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
-from mode.threads import ServiceThread, WorkerThread
+from mode.threads import QueueServiceThread, ServiceThread, WorkerThread
 
 Committable = Callable[[TP], int | None]
 THREAD_STOP_S = 1.0
+COMMIT_WITHIN_S = 5.0
+LEAVE_WITHIN_S = 2.0
+_log = structlog.get_logger(__name__)
 
 
 class BatchSchema(Schema[Any, Any]):
@@ -46,16 +55,73 @@ class EndingThread(WorkerThread):
         self.is_stopped.wait(THREAD_STOP_S)
 
 
+class PatientThread(driver.AIOKafkaConsumerThread):
+    """The consumer's thread, for which a broker that is away is no reason to crash, nor to stand still at a stop."""
+
+    Worker = EndingThread
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        """Commit what is still ours, and say whether that was done: what was not will be with a later commit."""
+        consumer, mine = self._ensure_consumer(), self.assignment()
+        wanted = {tp: offset for tp, offset in offsets.items() if tp in mine}
+        self.tp_last_committed_at.update(dict.fromkeys(wanted, monotonic()))
+        made = {driver.ensure_aiokafka_TP(tp): OffsetAndMetadata(offset, "") for tp, offset in wanted.items()}
+        try:
+            async with asyncio.timeout(LEAVE_WITHIN_S if self.app.should_stop else COMMIT_WITHIN_S):
+                await consumer.commit(made)
+        except (KafkaError, TimeoutError) as error:
+            _log.warning("commit_put_off", detail=f"{type(error).__name__} {error}".rstrip())
+            return False
+        return True
+
+    async def on_thread_stop(self) -> None:
+        """Leave the group; from a broker that is away, without its leave."""
+        await QueueServiceThread.on_thread_stop(self)
+        if self._consumer is None:
+            return
+        leaving = asyncio.ensure_future(self._consumer.stop())
+        await asyncio.wait({leaving}, timeout=LEAVE_WITHIN_S)
+        if not leaving.done():
+            leaving.cancel()
+            _log.warning("group_not_left", detail=f"not within {LEAVE_WITHIN_S} s")
+        elif leaving.cancelled() or leaving.exception() is not None:  # it lets its own cancellations through
+            _log.warning(
+                "group_not_left", detail="cancelled" if leaving.cancelled() else repr(leaving.exception())
+            )
+
+
 class BatchConsumer(driver.Consumer):
-    """Yields one message for each partition of a fetch, and commits what the application says."""
+    """Yields one message for each partition of a fetch, and commits what the application says.
+
+    `revoking` is called as soon as the group takes our partitions away, be it to hand them back.
+    """
 
     source_topics: ClassVar[frozenset[str]] = frozenset()
     committable: ClassVar[Committable] = staticmethod(lambda tp: None)
+    revoking: ClassVar[Callable[[], None]] = staticmethod(lambda: None)
 
     def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
-        thread = super()._new_consumer_thread()
-        thread.Worker = EndingThread
-        return thread
+        self._confirmed: dict[TP, int] = {}
+        return PatientThread(
+            self, loop=self.loop, beacon=self.beacon, thread_loop=cast(Any, uvloop.new_event_loop())
+        )
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        """Tell that what we own may be ours no more."""
+        self._confirmed.clear()
+        type(self).revoking()
+        await super().on_partitions_revoked(revoked)
+
+    async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        done = bool(await super()._commit(offsets))
+        if done:
+            self._confirmed.update(offsets)
+        return done
+
+    def _should_commit(self, tp: TP, offset: int) -> bool:
+        if tp.topic not in self.source_topics:
+            return bool(super()._should_commit(tp, offset))
+        return self._confirmed.get(tp) != offset
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
         """Fetch, and yield each source partition's records as one message."""
@@ -111,12 +177,14 @@ class BatchConsumer(driver.Consumer):
         return type(self).committable(tp)
 
 
-def batch_transport(source_topics: Iterable[str], committable: Committable) -> type[Any]:
+def batch_transport(
+    source_topics: Iterable[str], committable: Committable, revoking: Callable[[], None] = lambda: None
+) -> type[Any]:
     """Return a transport class for one application: its source topics, and what of them may be committed."""
-    topics = frozenset(source_topics)
-    consumer = type(
-        "SourceBatchConsumer",
-        (BatchConsumer,),
-        {"source_topics": topics, "committable": staticmethod(committable)},
-    )
+    told = {
+        "source_topics": frozenset(source_topics),
+        "committable": staticmethod(committable),
+        "revoking": staticmethod(revoking),
+    }
+    consumer = type("SourceBatchConsumer", (BatchConsumer,), told)
     return type("BatchTransport", (driver.Transport,), {"Consumer": consumer})

@@ -9,7 +9,6 @@ import structlog
 from verifier.core.events import Rejection, Seen, Source
 from verifier.stream.codec import Codec, Record
 
-RECORDS_AT_ONCE_MAX = 10_000
 CAREFUL_RECORDS_MAX = 512
 ASIDE_MAX = 10_000
 KINDS_MAX = 100
@@ -20,12 +19,13 @@ _log = structlog.get_logger(__name__)
 class Care:
     """How carefully to feed after a failure: in ever smaller chunks, until the record that makes us fail is alone.
 
-    That one is set aside, and the chunks grow again. `aside` is bounded; beyond it nothing more is set aside, and the
-    partition stays blocked for a person to look at.
+    That one is set aside, and the chunks grow again, up to `records_at_once_max`. `aside` is bounded; beyond it nothing
+    more is set aside, and the partition stays blocked for a person to look at.
     """
 
-    def __init__(self) -> None:
-        self.records_max = RECORDS_AT_ONCE_MAX
+    def __init__(self, records_at_once_max: int) -> None:
+        self._records_at_once_max = records_at_once_max
+        self.records_max = records_at_once_max
         self.aside: set[tuple[Source, int]] = set()
         self.failures = 0
         self._told: set[str] = set()
@@ -46,13 +46,13 @@ class Care:
         """Note that it did no harm."""
         self.failures = 0
         self._chunk = None
-        self.records_max = min(RECORDS_AT_ONCE_MAX, self.records_max * 2)
+        self.records_max = min(self._records_at_once_max, self.records_max * 2)
 
     def failed(self) -> None:
         """Note that it did."""
         self.failures += 1
         if self._chunk is None:
-            self.records_max = CAREFUL_RECORDS_MAX
+            self.records_max = min(CAREFUL_RECORDS_MAX, self._records_at_once_max)
             return
         source, offset, records = self._chunk
         if records > 1:

@@ -125,6 +125,15 @@ class Contests:
             epoch=self.epoch,
         )
 
+    def tell(self, entry: Entry) -> None:
+        """Tell the log of an entry's conflicts, where that is wanted."""
+        if self._config.log_conflicts:
+            for conflict in entry.conflicts:
+                _log.info(
+                    "conflict", scope=conflict.scope, kind=conflict.kind, key=conflict.key,
+                    winner=conflict.winner.request_id, loser=conflict.loser.request_id,
+                )  # fmt: skip
+
     # -- claiming ------------------------------------------------------------------------------------------
 
     async def claim(self, claims: Sequence[Claim], watermark: float) -> None:

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import structlog
 from msgspec.structs import replace
 
 from verifier.core.journal import Entry
 
 DIFFERENCES_KEPT = 20
+_log = structlog.get_logger(__name__)
+
+
+def made_smaller(entry: Entry, why: str, *, safe: Sequence[int]) -> list[Entry]:
+    """What to journal instead of an entry that is too large: its halves, the first one last, or less of one request."""
+    _log.warning("entry_too_large", partition=entry.partition, requests=len(entry.resolved), why=why)
+    return halved(entry, safe=safe)[::-1] if len(entry.resolved) > 1 else [laid_bare(entry)]
 
 
 def halved(entry: Entry, *, safe: Sequence[int]) -> list[Entry]:

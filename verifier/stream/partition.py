@@ -8,9 +8,7 @@ is derived from its last entries is derived again.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
-from typing import TypeVar
+from collections.abc import AsyncIterable, Callable, Sequence
 
 import structlog
 from msgspec.structs import replace
@@ -20,27 +18,28 @@ from verifier.core.engine import Engine, Findings, Slice
 from verifier.core.errors import DependencyDown, VerifierError
 from verifier.core.events import Source
 from verifier.core.journal import Entry
-from verifier.core.watermark import NEVER
 from verifier.stream.appending import Appending
 from verifier.stream.care import Care
 from verifier.stream.codec import Codec, Record
 from verifier.stream.contests import Contests
-from verifier.stream.ends import Ends
-from verifier.stream.entries import halved, laid_bare
+from verifier.stream.entries import made_smaller
 from verifier.stream.evidence import Evidence
+from verifier.stream.inbox import Inbox
 from verifier.stream.outputs import Outputs
 from verifier.stream.partition_config import Incoming, PartitionConfig, Ports
-from verifier.stream.ports import EntryTooLarge, Fenced, Status
+from verifier.stream.patience import Patience
+from verifier.stream.ports import EntryTooLarge, Fenced
+from verifier.stream.progress import Progress
 from verifier.stream.publishing import Publishing
 from verifier.stream.recovery import read_chain
+from verifier.stream.turns import Finished, Turns
 
-_T = TypeVar("_T")
 _log = structlog.get_logger(__name__)
 __all__ = ["Incoming", "PartitionConfig", "PartitionWorker", "Ports"]
 
 
 class PartitionWorker:
-    """Runs one partition index until it is cancelled or fenced."""
+    """Runs one partition index until it is told to finish, or cancelled."""
 
     def __init__(
         self,
@@ -58,30 +57,46 @@ class PartitionWorker:
         self._outputs = outputs
         self._ports = ports
         self._config = config
-        self._inbox: asyncio.Queue[Incoming] = asyncio.Queue(config.inbox_max)
+        self._inbox = Inbox(config.inbox_max)
         self._engine = make_engine(partition)
-        self._raw: dict[tuple[Source, int], Record] = {}
+        self._raw: list[tuple[Source, Sequence[Record]]] = []
         self._safe: tuple[int, ...] = ()
         self._beginnings: tuple[int, ...] = ()
         self._fed_at = 0.0
-        self._ends = Ends()
-        self._care = Care()
+        self.progress = Progress(partition, tables=ports.tables, clock=ports.clock, stuck_s=config.stuck_s)
+        self.turns = Turns(config.slice_records_max)
+        self._care = Care(config.step_records_max)
+        self._patience = Patience(partition, ports.clock, config.retry_s)
+        self._until_up = self._patience.until_up
         self._appending = Appending(partition, ports.journal, self._until_up)
         self._contests = Contests(partition, config, ports, self._until_up)
         held = (self._appending, self._contests, self._until_up)
         self._publishing = Publishing(outputs, ports.publisher, *held)
         self._evidence = Evidence(partition, codec, ports, self._until_up)
+        self._blocked: str | None = None
         self.recovered = False
-        self.waiting_for: str | None = None
-        self.blocked: str | None = None
+
+    @property
+    def blocked(self) -> str | None:
+        """What keeps the partition from going on, to be mended from outside."""
+        return self._blocked
+
+    @blocked.setter
+    def blocked(self, reason: str | None) -> None:
+        self._blocked = reason
+        self._inbox.drop_when_full(reason is not None)
 
     async def put(self, source: Source, records: Sequence[Record]) -> None:
-        """Hand over a fetch batch; waits while the inbox is full."""
+        """Hand over a fetch batch; waits while the inbox is full, but for a blocked partition no other is to wait."""
         await self._inbox.put(Incoming(source, records))
+
+    def close(self) -> None:
+        """Let go of whoever waits to hand something over."""
+        self._inbox.close()
 
     def note_ends(self, ends: Sequence[int]) -> None:
         """Note the next offset to be written in every source, as the broker has just said."""
-        cut = self._ends.note(ends, self._engine.positions, self._ports.clock.monotonic())
+        cut = self.progress.note_ends(ends, self._engine.positions)
         if cut and self.recovered and self.blocked is None:
             self.blocked = f"{', '.join(cut)} ends before what was read of it: made anew, or records lost"
             _log.error("topic_went_back", partition=self.partition, sources=cut, detail=self.blocked)
@@ -91,26 +106,22 @@ class PartitionWorker:
         return self._safe[source] if self._safe else None
 
     @property
+    def waiting_for(self) -> str | None:
+        """The server that a call waits for, if any."""
+        return self._patience.waiting_for
+
+    @property
     def pending(self) -> int:
         """Number of open requests."""
         return self._engine.join.pending
 
     @property
-    def lag(self) -> int:
-        """Number of records the sources hold beyond what is journaled or in work, as far as known."""
-        return sum(self.lag_by_source().values())
-
-    def lag_by_source(self) -> dict[Source, int]:
-        """`lag` by source."""
-        return self._ends.lag(self._engine.positions)
-
-    @property
     def verified_through(self) -> float:
         """Event time up to which every request read has its verdict."""
-        return self._engine.verified_through
+        return self.progress.verified_through
 
     async def run(self) -> None:
-        """Recover, then work for ever. Whatever goes wrong, the journal says where to take up again."""
+        """Recover, then work until told to finish. Whatever goes wrong, the journal says where to take up again."""
         first = True
         while True:
             try:
@@ -119,15 +130,19 @@ class PartitionWorker:
                     await self._catch_up()
                 first = False
                 while True:
-                    await self._step(await self._take())
+                    await self._work(await self._take())
                     if self._left_behind():
                         await self._catch_up()
+            except Finished:
+                return
             except Fenced as fenced:
                 _log.warning("partition_fenced", partition=self.partition, detail=str(fenced))
             except DependencyDown as down:
-                await self._wait_for(down)
+                await self._patience.wait_for(down)
             except VerifierError as error:
-                self._block(str(error))
+                if self.blocked != str(error):
+                    _log.error("partition_blocked", partition=self.partition, detail=str(error))
+                self.blocked = str(error)
                 await self._ports.clock.sleep(self._config.retry_s)
             except Exception as error:  # noqa: BLE001 - the journal says where to take up again
                 name = type(error).__name__
@@ -140,28 +155,31 @@ class PartitionWorker:
 
     def _left_behind(self) -> bool:
         """Whether the sources have had more for a while, and nothing of it comes."""
-        quiet_s = min(self._ports.clock.monotonic(), self._ends.noted_at) - self._fed_at
-        return self._inbox.empty() and self.lag > 0 and quiet_s > self._config.stall_s
-
-    def _block(self, reason: str) -> None:
-        if self.blocked != reason:
-            _log.error("partition_blocked", partition=self.partition, detail=reason)
-        self.blocked = reason
+        quiet_s = min(self._ports.clock.monotonic(), self.progress.ends.noted_at) - self._fed_at
+        return self._inbox.empty() and self.progress.lag > 0 and quiet_s > self._config.stall_s
 
     async def _catch_up(self) -> None:
         """Read what the consumer will not hand over: lost with a failed step, or dropped by it over a rebalance."""
         ends = (await self._until_up(lambda: self._ports.records.ends([self.partition])))[self.partition]
         self._fed_at = self._ports.clock.monotonic()
         for source in Source:
-            position = self._engine.positions[source]
-            async for records in self._ports.records.read(source, self.partition, position, ends[source]):
-                at = 0
-                while at < len(records):
-                    chunk = records[at : at + self._care.records_max]
-                    self._care.begin(source, chunk)
-                    await self._step([Incoming(source, chunk)])
-                    self._care.passed()
-                    at += len(chunk)
+            await self._read_apart(source, self._engine.positions[source], ends[source])
+
+    async def _read_apart(self, source: Source, start: int, end: int) -> None:
+        """Read the offsets [start, end) apart from the consumer, and work through them step by step."""
+        async for records in self._ports.records.read(source, self.partition, start, end):
+            at = 0
+            while at < len(records):
+                chunk = records[at : at + self._care.records_max]
+                self._care.begin(source, chunk)
+                await self.turns.next()
+                await self._step([Incoming(source, chunk)])
+                self._care.passed()
+                at += len(chunk)
+        if (
+            position := self._engine.positions[source]
+        ) < end:  # the rest holds no record: markers of transactions
+            self._feed_slice(Slice(source=source, start=position, end=end, seen=()))
 
     async def replay(self, steps: AsyncIterable[Sequence[Incoming]]) -> None:
         """Recover, work through a bounded input step by step, then close everything: the end of a window of the past.
@@ -179,22 +197,36 @@ class PartitionWorker:
     # -- one step ------------------------------------------------------------------------------------------
 
     async def _take(self) -> list[Incoming]:
-        """Wait for batches, at most for a tick; take all that are there."""
-        batches: list[Incoming] = []
-        try:
-            batches.append(await asyncio.wait_for(self._inbox.get(), self._config.tick_s))
-        except TimeoutError:
-            return batches
-        while not self._inbox.empty():
-            batches.append(self._inbox.get_nowait())
-        return batches
+        """Wait for batches, at most for a tick; take what is there, as far as one step goes."""
+        self.progress.doing = "waiting for records"
+        bounds = self._config.step_records_max, self._config.step_bytes_max
+        return await self._inbox.take(*bounds, self._config.tick_s)
+
+    async def _work(self, batches: Sequence[Incoming]) -> None:
+        """Do a step; what lies between a batch and what was read before it is read first, in steps of its own."""
+        ready: list[Incoming] = []
+        expected = list(self._engine.positions)
+        for batch in batches:
+            first = batch.records[0].offset
+            if first > expected[batch.source]:
+                if ready:
+                    await self.turns.next()
+                    await self._step(ready)
+                    ready = []
+                await self._read_apart(batch.source, expected[batch.source], first)
+            ready.append(batch)
+            expected[batch.source] = max(expected[batch.source], batch.records[-1].offset + 1)
+        self.progress.doing = "waiting for its turn"
+        await self.turns.next()
+        await self._step(ready)
 
     async def _step(self, batches: Sequence[Incoming]) -> None:
         for batch in batches:
             await self._feed(batch)
             self._fed_at = self._ports.clock.monotonic()
+        self.progress.doing = "judging"
         now = self._ports.clock.monotonic()
-        self._engine.advance(now, self._ends.reached(self._engine.positions, now))
+        self._engine.advance(now, self.progress.ends.reached(self._engine.positions, now))
         await self._ask_for_strays()
         await self._rejudge()
         await self._join_resurfaced()
@@ -205,31 +237,17 @@ class PartitionWorker:
             await self._persist(self._engine.conclude())
         await self._contests.watch(self._engine.watermark.value)
         await self._appending.watch(self._engine.n, now)
-        self._tables_status()
+        self.progress.stands(self._engine)
         self._raw.clear()
 
-    def _tables_status(self) -> None:
-        watermark = self._engine.watermark.value
-        status = Status(
-            pending=self.pending,
-            lag=self.lag,
-            watermark=watermark if watermark != NEVER else 0.0,
-            verified_through=self.verified_through,
-        )
-        self._ports.tables.note_status(self.partition, status)
-
     async def _feed(self, batch: Incoming) -> None:
-        """Feed a batch; what lies between it and what was read before is read first, what was read is passed over."""
-        position = self._engine.positions[batch.source]
-        records = batch.records
-        first = records[0].offset
-        if first > position:
-            async for missed in self._ports.records.read(batch.source, self.partition, position, first):
-                self._feed_records(batch.source, missed)
-        elif first < position:
+        """Feed a batch, giving way to others in between; what was read before is passed over."""
+        records, position = batch.records, self._engine.positions[batch.source]
+        if records[0].offset < position:
             records = [record for record in records if record.offset >= position]
-        if records:
-            self._feed_records(batch.source, records)
+        self.progress.doing = "reading"
+        async for piece in self.turns.slices(records):
+            self._feed_records(batch.source, piece)
 
     def _feed_records(self, source: Source, records: Sequence[Record]) -> None:
         start, end = self._engine.positions[source], records[-1].offset + 1
@@ -238,8 +256,10 @@ class PartitionWorker:
             by_offset = {record.offset: record for record in records}
             for rejection in rejections:
                 self._outputs.reject(self.partition, by_offset[rejection.offset], rejection)
-        self._raw.update(((source, record.offset), record) for record in records)
-        batch = Slice(source=source, start=start, end=end, seen=seen, rejections=rejections)
+        self._raw.append((source, records))
+        self._feed_slice(Slice(source=source, start=start, end=end, seen=seen, rejections=rejections))
+
+    def _feed_slice(self, batch: Slice) -> None:
         clock = self._ports.clock
         self._engine.feed(batch, clock.monotonic(), ceiling=clock.now() + self._config.clock_skew_max_s)
 
@@ -279,15 +299,16 @@ class PartitionWorker:
     async def _persist(self, findings: Findings) -> None:
         config = self._config
         for failure in findings.failures:
-            _log.error(
-                "judge_failed", request_id=failure.request_id, error=failure.error, place=failure.place
-            )
+            told = {"request_id": failure.request_id, "error": failure.error, "place": failure.place}
+            _log.error("judge_failed", **told)
         if not config.claim_idempotency_keys:
             findings = replace(findings, claims=tuple(c for c in findings.claims if c.scope != IDEMPOTENCY))
-        for late in findings.late:
-            record = self._raw.get((late.source, late.offset))
-            if record is not None:
-                self._outputs.late(self.partition, record, late)
+        if findings.late:
+            raw = {(source, record.offset): record for source, records in self._raw for record in records}
+            for late in findings.late:
+                record = raw.get((late.source, late.offset))
+                if record is not None:
+                    self._outputs.late(self.partition, record, late)
         rejected = self._outputs.take_rejected()
         if rejected:
             await self._until_up(lambda: self._ports.publisher.publish(rejected))
@@ -307,42 +328,36 @@ class PartitionWorker:
         """
         parts = [entry]
         while parts:
+            self.progress.doing = "writing the journal"
             part = self._contests.attach(replace(parts.pop(), n=self._engine.n + 1))
             try:
                 offset = await self._appending.append(part)
             except EntryTooLarge as error:
-                _log.warning(
-                    "entry_too_large", partition=self.partition, requests=len(part.resolved), why=str(error)
-                )
-                if len(part.resolved) > 1:
-                    parts += reversed(halved(part, safe=self._safe or self._beginnings))
-                else:
-                    parts.append(laid_bare(part))
+                parts += made_smaller(part, str(error), safe=self._safe or self._beginnings)
                 continue
             self._engine.journaled(part)
+            self.progress.journaled(part.positions)
             await self._derive(offset, part)
+            self.progress.doing = "making claims"
             await self._contests.claim(part.claims, self._engine.watermark.value)
 
     async def _derive(self, offset: int, entry: Entry) -> None:
         """Bring an entry that is in the journal to everything derived from it."""
+        self.progress.doing = "publishing"
         await self._publishing.publish(entry)
+        self.progress.doing = "handing over to the tables"
         await self._ports.tables.put(self.partition, offset, entry)
         self._outputs.observe(entry, self._ports.clock.now())
         self._safe = entry.safe
-        if self._config.log_conflicts:
-            for conflict in entry.conflicts:
-                _log.info(
-                    "conflict", scope=conflict.scope, kind=conflict.kind, key=conflict.key,
-                    winner=conflict.winner.request_id, loser=conflict.loser.request_id,
-                )  # fmt: skip
+        self._contests.tell(entry)
 
     # -- recovery ------------------------------------------------------------------------------------------
 
     async def _recover(self) -> None:
         """Take up where the journal stands: what it resolved is known, what it left open is read again."""
+        self.progress.begin_again()
         self._engine = self._make_engine(self.partition)
         self._raw.clear()
-        self._ends = Ends()
         self._outputs.take_rejected()
         ports, partition = self._ports, self.partition
         position = await self._until_up(lambda: ports.tables.position(partition))
@@ -359,7 +374,7 @@ class PartitionWorker:
             self._engine.positions = list(await self._until_up(lambda: ports.records.beginnings(partition)))
             self._safe, self._beginnings = (), tuple(self._engine.positions)
             self._contests.begin()
-            self.recovered, self.blocked = True, None
+            self._recovered(self._engine.positions)
             return
         self._engine.restore(
             last, [(e.n, resolved) for _, e in chain.entries if e.n >= last.keep_n for resolved in e.resolved]
@@ -367,33 +382,18 @@ class PartitionWorker:
         self._contests.restore(last)
         await self._publishing.publish(last)
         for source in Source:
-            async for records in ports.records.read(
-                source, partition, last.safe[source], last.positions[source]
-            ):
-                seen, _ = self._codec.decode(source, partition, records, ())
-                batch = Slice(source=source, start=records[0].offset, end=records[-1].offset + 1, seen=seen)
-                self._engine.refeed(batch)
+            places = last.safe[source], last.positions[source]
+            async for records in ports.records.read(source, partition, *places):
+                async for piece in self.turns.slices(records):
+                    seen, _ = self._codec.decode(source, partition, piece, ())
+                    start, end = piece[0].offset, piece[-1].offset + 1
+                    self._engine.refeed(Slice(source=source, start=start, end=end, seen=seen))
         self._safe = last.safe
         for _, entry in chain.entries[-2:]:
             await self._contests.claim(entry.claims, last.watermark)
-        self.recovered, self.blocked = True, None
+        self._recovered(last.positions)
         _log.info("partition_recovered", partition=partition, entry=last.n, pending=self.pending)
 
-    async def _until_up(self, call: Callable[[], Awaitable[_T]]) -> _T:
-        """Repeat a call until the server it needs answers. Nothing is decided and nothing acked meanwhile."""
-        while True:
-            try:
-                result = await call()
-            except DependencyDown as down:
-                await self._wait_for(down)
-            else:
-                if self.waiting_for is not None:
-                    _log.info("going_on", dependency=self.waiting_for, partition=self.partition)
-                    self.waiting_for = None
-                return result
-
-    async def _wait_for(self, down: DependencyDown) -> None:
-        if self.waiting_for != down.dependency:
-            _log.warning("waiting", dependency=down.dependency, detail=down.detail, partition=self.partition)
-        self.waiting_for = down.dependency
-        await self._ports.clock.sleep(self._config.retry_s)
+    def _recovered(self, positions: Sequence[int]) -> None:
+        self.progress.journaled(positions)
+        self.recovered, self.blocked = True, None

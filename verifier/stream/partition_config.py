@@ -28,6 +28,10 @@ class PartitionConfig(Struct, frozen=True, kw_only=True):
     `inbox_max` counts fetch batches, `retry_s` is the pause between tries. A record's event time is believed up to
     `clock_skew_max_s` beyond our clock. What the consumer has not handed over for `stall_s`, though it is there, is
     read apart from it.
+
+    A step takes at most `step_records_max` records, and about `step_bytes_max` bytes; it decodes `slice_records_max` of
+    them at a time and gives way to others in between. A partition that gets no further for `stuck_s`, though records
+    wait, is said to be stuck.
     """
 
     worker: str
@@ -40,6 +44,10 @@ class PartitionConfig(Struct, frozen=True, kw_only=True):
     log_conflicts: bool = False
     claim_idempotency_keys: bool = True
     stall_s: float = 2.0
+    step_records_max: int = 4_000
+    step_bytes_max: int = 16 * 1024 * 1024
+    slice_records_max: int = 500
+    stuck_s: float = 10.0
 
 
 class Incoming(Struct, frozen=True):

@@ -10,7 +10,7 @@ import faust
 import structlog
 from msgspec import Struct
 
-from verifier.core.errors import DependencyDown
+from verifier.core.errors import DependencyDown, VerifierError
 from verifier.core.events import Source
 from verifier.core.journal import Entry
 from verifier.stream.app import AppConfig, Callbacks, build_app
@@ -28,7 +28,8 @@ class WorkerConfig(Struct, frozen=True, kw_only=True):
     """Pace of a worker.
 
     `ends_every_s`: how often the ends of the topics are asked for. `probe_every_s`: how often servers that may have
-    nothing to do at the moment are asked for a sign of life. `drain_s`: how long a stop waits for the tables.
+    nothing to do at the moment are asked for a sign of life. A stop waits for the steps in work at most `finish_s`,
+    then for the group to be left `app_stop_s`, then for the tables `drain_s`.
     """
 
     app: AppConfig
@@ -36,8 +37,13 @@ class WorkerConfig(Struct, frozen=True, kw_only=True):
     restart_s: float = 1.0
     lag_ready_max: int = 100_000
     probe_every_s: float = 2.0
-    drain_s: float = 2.0
-    app_stop_s: float = 5.0
+    finish_s: float = 1.5
+    app_stop_s: float = 4.0
+    drain_s: float = 1.5
+
+
+class LeftBehind(VerifierError):
+    """A former life of the application did not end: it may stay in the consumer group as long as the process lives."""
 
 
 class Worker:
@@ -64,6 +70,8 @@ class Worker:
         self._app: faust.App | None = None
         self._stopping = asyncio.Event()
         self._assigned_once = False
+        self._settled = asyncio.Event()
+        self._settled.set()
         self._probes = dict(probes or {})
         self.down: dict[str, str] = {}
         self.left_behind = False
@@ -96,10 +104,19 @@ class Worker:
         if self._tables.blocked is not None:
             reasons.append(f"the tables cannot be written: {self._tables.blocked}")
         reasons += [f"partition {p}: {w.blocked}" for p, w in sorted(self.partitions.items()) if w.blocked]
+        held = sorted(p for p, w in self.partitions.items() if w.turns.held)
+        if held:
+            reasons.append(f"the group is being rebalanced; held meanwhile: partitions {held}")
         recovering = sorted(p for p, w in self.partitions.items() if not w.recovered and not w.blocked)
         if recovering:
             reasons.append(f"recovering partitions {recovering}")
-        lag = sum(worker.lag for worker in self.partitions.values())
+        for partition, worker in sorted(self.partitions.items()):
+            if worker.progress.stuck_s:
+                reasons.append(
+                    f"partition {partition} has got no further for {worker.progress.stuck_s:.0f} s, with"
+                    f" {worker.progress.lag} records waiting; it is {worker.progress.doing}"
+                )
+        lag = sum(worker.progress.lag for worker in self.partitions.values())
         if lag > self._config.lag_ready_max:
             reasons.append(f"{lag} records behind, at most {self._config.lag_ready_max} is ready")
         return reasons
@@ -112,19 +129,21 @@ class Worker:
         """Unread records of each source over the partitions owned."""
         totals = dict.fromkeys(Source, 0)
         for worker in self.partitions.values():
-            for source, lag in worker.lag_by_source().items():
+            for source, lag in worker.progress.lag_by_source().items():
                 totals[source] += lag
         return totals
 
     # -- life ------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Run until `stop`."""
+        """Run until `stop`. Raises `LeftBehind` when only the end of the process lets the group go on."""
         writing = asyncio.create_task(self._tables.run())
         background = [writing, asyncio.create_task(self._poll_ends()), asyncio.create_task(self._probe())]
         try:
             while not self._stopping.is_set():
                 await self._one_life()
+                if self.left_behind and not self._stopping.is_set():
+                    raise LeftBehind("the application did not stop; its consumer may still be in the group")
                 if not self._stopping.is_set():
                     await self._clock.sleep(self._config.restart_s)
         finally:
@@ -139,33 +158,68 @@ class Worker:
         self._stopping.set()
 
     async def _one_life(self) -> None:
-        callbacks = Callbacks(deliver=self._deliver, assigned=self._joined, committable=self._committable)
+        callbacks = Callbacks(
+            deliver=self._deliver,
+            revoking=self._hold,
+            assigned=self._joined,
+            committable=self._committable,
+        )
         self._app, self._live = build_app(self._config.app, callbacks)
         app = self._app
         try:
             app.finalize()
-            await app.start()
-            _log.info("worker_started", group=self._config.app.group)
-            stopped = asyncio.create_task(self._stopping.wait())
-            ended = asyncio.create_task(app.wait_until_stopped())
-            crashed = asyncio.create_task(app._crashed.wait())
-            await asyncio.wait({stopped, ended, crashed}, return_when=asyncio.FIRST_COMPLETED)
-            for task in (stopped, ended, crashed):
-                task.cancel()
+            if await self._started(app):
+                _log.info("worker_started", group=self._config.app.group)
+                stopped = asyncio.create_task(self._stopping.wait())
+                ended = asyncio.create_task(app.wait_until_stopped())
+                crashed = asyncio.create_task(app._crashed.wait())
+                await asyncio.wait({stopped, ended, crashed}, return_when=asyncio.FIRST_COMPLETED)
+                for task in (stopped, ended, crashed):
+                    task.cancel()
         except Exception:
             # whatever ends one life of the application, the next takes up from the journal
             _log.exception("application_failed")
         if app.crash_reason is not None:
             _log.error("application_crashed", reason=repr(app.crash_reason))
-        if not self._stopping.is_set():
+        if self._stopping.is_set():
+            await self._finish()
+        else:
             await self._assigned(set())
         try:
             await asyncio.wait_for(app.stop(), self._config.app_stop_s)
         except TimeoutError:
             self.left_behind = True
-            _log.warning("application_left", detail=f"it did not stop within {self._config.app_stop_s} s")
+            _log.error("application_left", detail=f"it did not stop within {self._config.app_stop_s} s")
         except Exception:
             _log.exception("application_did_not_stop")
+
+    async def _started(self, app: faust.App) -> bool:
+        """Start the application; not if it is to stop before it has started."""
+        starting = asyncio.ensure_future(app.start())
+        stopped = asyncio.create_task(self._stopping.wait())
+        await asyncio.wait({starting, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if not starting.done():
+            starting.cancel()
+            await asyncio.wait({starting}, timeout=self._config.finish_s)
+            return False
+        await starting
+        return True
+
+    async def _finish(self) -> None:
+        """Let every partition finish the step it is at, and begin no other: what is done can still be committed.
+
+        Not in the middle of a rebalance: the group takes no commit then.
+        """
+        for worker, _ in self._partitions.values():
+            worker.turns.finish()
+            worker.close()
+        settled = asyncio.create_task(self._settled.wait())
+        waiting = {settled, *(task for _, task in self._partitions.values())}
+        _, late = await asyncio.wait(waiting, timeout=self._config.finish_s)
+        settled.cancel()
+        if late:
+            _log.warning("stopping_in_mid_work", tasks=len(late), detail="it is done again from the journal")
 
     async def _poll_ends(self) -> None:
         while True:
@@ -213,15 +267,26 @@ class Worker:
         held = self._partitions.get(partition)
         return None if held is None else held[0].committable(source)
 
+    def _hold(self) -> None:
+        """Begin nothing more until the group says which partitions are ours: others may have them by now."""
+        _log.info("partitions_held", partitions=sorted(self._partitions))
+        self._settled.clear()
+        for worker, _ in self._partitions.values():
+            worker.turns.hold()
+
     async def _joined(self, partitions: set[int]) -> None:
         """Take the partitions the group gave us; none is fine, too: then we stand by."""
         self._assigned_once = True
         await self._assigned(partitions)
+        self._settled.set()
+        for worker, _ in self._partitions.values():
+            worker.turns.go_on()
 
     async def _assigned(self, partitions: set[int]) -> None:
         """Stop the workers of partitions that are no longer ours, start those of new ones."""
         for partition in sorted(set(self._partitions) - partitions):
-            _, task = self._partitions.pop(partition)
+            worker, task = self._partitions.pop(partition)
+            worker.close()
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             if not self._stopping.is_set():
@@ -240,6 +305,8 @@ class Worker:
                 _log.exception("partition_failed", partition=partition)
                 worker.recovered = False
                 await self._clock.sleep(self._config.restart_s)
+            else:
+                return
 
     def _fold(self, entry: Entry) -> None:
         if self._live is not None:
