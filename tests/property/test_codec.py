@@ -59,8 +59,21 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=4),
     max_leaves=12,
 )
+USUAL_EDGE = edge("r", v=1, upstream_status="200", upstream_addr="10.0.0.1:80", upstream_time_s="0.012",
+                  request_time_s=0.013, bytes_sent=1843, host="a.example", user_id="", sampled=True)  # fmt: skip
 bases = st.sampled_from(
-    [edge("r"), response("r"), write("r"), response("r", "shadow"), ENVELOPE, {"payload": ENVELOPE}, {}]
+    [
+        USUAL_EDGE,
+        response("r", v=1, duration_ms=3, user_id="u1"),
+        write("r", v=1, seq=0, status="applied"),
+        edge("r"),
+        response("r"),
+        write("r"),
+        response("r", "shadow"),
+        ENVELOPE,
+        {"payload": ENVELOPE},
+        {},
+    ]
 )
 
 
@@ -107,3 +120,15 @@ def test_any_bytes_become_an_event_or_a_rejection(
         assert event.side in SIDES_OF_SOURCE[source]
         assert TS_MIN <= event.ts <= TS_MAX
         msgspec.json.encode(event)  # whatever was read can be written
+
+
+@settings(max_examples=500, deadline=None)
+@given(source=st.sampled_from(Source), value=documents(), timestamp=st.sampled_from([-1, 1_767_225_600_000]))
+def test_what_is_read_quickly_is_read_as_it_would_be_slowly(
+    source: Source, value: bytes, timestamp: int
+) -> None:
+    stub = StubRecord(offset=3, value=value, timestamp=timestamp)
+    events, rejections = CODEC.decode(source, 0, [stub])
+    slowly = CODEC._read(source, 0, stub, ())
+    assert [*events, *rejections] == [slowly]
+    assert msgspec.json.encode([*events, *rejections]) == msgspec.json.encode([slowly])

@@ -68,8 +68,8 @@ class Edge(Struct, frozen=True, kw_only=True, tag=False):
     route: str | None = None
 
 
-class Response(Struct, frozen=True, kw_only=True):
-    """One response as a backend or a capturing proxy gave it.
+class Response(Struct, frozen=True, kw_only=True, tag_field="v", tag=1):
+    """One response as a backend or a capturing proxy gave it; most are decoded straight into this.
 
     `headers` and `body` are raw JSON; `UNSET` means the record has no such field. `capture_gap` names what the
     capturing side had to drop, so that its absence is not taken for a difference.

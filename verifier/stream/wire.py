@@ -112,7 +112,7 @@ class WireWrite(msgspec.Struct):
 def read_edge(wire: WireEdge) -> Edge:
     """Return the event of an edge record. Raises Refused."""
     _check_version(wire.v)
-    sent = _quantity("bytes_sent", wire.bytes_sent, BYTES_MAX)
+    sent = quantity("bytes_sent", wire.bytes_sent, BYTES_MAX)
     return Edge(
         request_id=wire.request_id,
         side=wire.side,
@@ -121,13 +121,13 @@ def read_edge(wire: WireEdge) -> Edge:
         uri=wire.uri,
         status=_status("status", wire.status),
         upstream_status=_status("upstream_status", wire.upstream_status),
-        upstream_addr=_text(wire.upstream_addr),
-        upstream_time_s=_quantity("upstream_time_s", wire.upstream_time_s, DURATION_MAX_S),
-        request_time_s=_quantity("request_time_s", wire.request_time_s, DURATION_MAX_S),
+        upstream_addr=said_text(wire.upstream_addr),
+        upstream_time_s=quantity("upstream_time_s", wire.upstream_time_s, DURATION_MAX_S),
+        request_time_s=quantity("request_time_s", wire.request_time_s, DURATION_MAX_S),
         bytes_sent=None if sent is None else int(sent),
-        host=_text(wire.host),
-        user_id=_text(wire.user_id),
-        idempotency_key=_text(wire.idempotency_key),
+        host=said_text(wire.host),
+        user_id=said_text(wire.user_id),
+        idempotency_key=said_text(wire.idempotency_key),
         shed=_flag("shed", wire.shed, default=False),
         sampled=_flag("sampled", wire.sampled, default=True),
         shed_reason=_shed_reason(wire.shed_reason),
@@ -171,9 +171,9 @@ def read_response(wire: WireResponse) -> Response:
         body=body,
         body_encoding=wire.body_encoding,
         body_truncated=bool(wire.body_truncated),
-        duration_ms=_quantity("duration_ms", wire.duration_ms, DURATION_MAX_S * 1000),
-        user_id=_text(wire.user_id),
-        idempotency_key=_text(wire.idempotency_key),
+        duration_ms=quantity("duration_ms", wire.duration_ms, DURATION_MAX_S * 1000),
+        user_id=said_text(wire.user_id),
+        idempotency_key=said_text(wire.idempotency_key),
         writes=wire.writes,
         error=None if isinstance(wire.error, UnsetType) else _error_text(wire.error),
         capture_gap=gap,
@@ -201,9 +201,9 @@ def read_write(wire: WireWrite) -> Write:
         seq=wire.seq,
         data=_raw("data", wire.data, b"{", "an object"),
         before=_raw("before", wire.before, b"{", "an object"),
-        operation=_text(wire.operation),
-        user_id=_text(wire.user_id),
-        idempotency_key=_text(wire.idempotency_key),
+        operation=said_text(wire.operation),
+        user_id=said_text(wire.user_id),
+        idempotency_key=said_text(wire.idempotency_key),
         status=status,
         route=wire.route,
     )
@@ -236,7 +236,7 @@ def _number(name: str, value: float | str | None) -> float | None:
     return float(last)
 
 
-def _quantity(name: str, value: float | str | None, most: float) -> float | None:
+def quantity(name: str, value: float | str | None, most: float) -> float | None:
     """Read an amount of something.
 
     One that cannot be (negative, or beyond `most`) comes from a clock or counter gone wrong: then the amount is
@@ -267,7 +267,8 @@ def _flag(name: str, value: int | str | None, *, default: bool) -> bool:
     raise Refused("invalid_field", f"{name}: expected true or false, got {str(value)[:40]!r}")
 
 
-def _text(value: str | int | None) -> str | None:
+def said_text(value: str | int | None) -> str | None:
+    """Read a text as NGINX writes it: absent as "" or "-"; a longer one than tables take is cut."""
     return None if value is None or value in ("", "-") else bounded(str(value), TEXT_CHARS_MAX)
 
 

@@ -10,6 +10,7 @@ import pytest
 from verifier.core.events import Edge, Event, Rejection, Response, Source, Write, raw_bytes
 from verifier.core.partitioner import murmur2_partition
 from verifier.stream.codec import REASONS, TS_MAX, Codec, CodecConfig
+from verifier.stream.quick import READERS
 from verifier.stream.wire import KEY_CHARS_MAX, TEXT_CHARS_MAX
 from verifier.testing import TS, StubRecord, edge, record, response, source_of, write
 
@@ -395,7 +396,46 @@ def test_a_defect_of_the_reader_rejects_the_record_and_leaks_nothing(monkeypatch
         raise ZeroDivisionError(SECRET)
 
     monkeypatch.setattr("verifier.stream.codec.read_edge", fail)
+    monkeypatch.setitem(READERS, Source.EDGE, fail)
     rejection = read(Source.EDGE, E)
     assert isinstance(rejection, Rejection)
     assert (rejection.reason, "ZeroDivisionError" in rejection.detail) == ("reader_failed", True)
     assert SECRET not in rejection.detail
+
+
+def test_a_defect_of_the_quick_reader_alone_harms_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = read(Source.EDGE, E)
+
+    def fail(_: object) -> Edge:
+        raise ZeroDivisionError(SECRET)
+
+    monkeypatch.setitem(READERS, Source.EDGE, fail)
+    assert read(Source.EDGE, E) == whole
+
+
+NGINX = (
+    b'{"v":1,"request_id":"r","side":"main","ts":1767225600.123,"method":"GET","uri":"/a?b=1","status":200,'
+    b'"upstream_status":"200","upstream_addr":"10.0.0.1:80","upstream_time_s":"0.012","request_time_s":0.013,'
+    b'"bytes_sent":1843,"host":"a.example","user_id":"","idempotency_key":"-","sampled":true}'
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "value"),
+    [
+        (Source.EDGE, NGINX),
+        (
+            Source.EDGE,
+            NGINX.replace(b'"bytes_sent":1843', b'"bytes_sent":"1843"').replace(b"main", b"shadow"),
+        ),
+        (Source.EDGE, json.dumps(E).encode()),
+        (Source.MAIN_RESPONSES, json.dumps({**R, "v": 1, "body_encoding": "json", "user_id": ""}).encode()),
+        (Source.SHADOW_RESPONSES, json.dumps({**R, "side": "shadow", "body": "Grüße"}).encode()),
+        (Source.MAIN_WRITES, json.dumps({**W, "key": "a", "idempotency_key": "", "v": 1}).encode()),
+        (Source.SHADOW_WRITES, json.dumps({**W, "side": "canary", "key": 7}).encode()),
+    ],
+)
+def test_the_usual_forms_are_read_quickly(source: Source, value: bytes) -> None:
+    event = READERS[source](value)
+    assert event is not None
+    assert event == read(source, value)
