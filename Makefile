@@ -59,6 +59,7 @@ lock: ## pin the dependencies of pyproject.toml, with their hashes
 	$(LOCK) --extra demo --output-file requirements.lock
 	$(LOCK) --extra demo --group dev --output-file requirements-dev.lock
 	$(subst compile pyproject.toml,compile --group bench,$(LOCK)) --output-file requirements-bench.lock
+	$(subst compile pyproject.toml,compile --group deployment,$(LOCK)) --output-file requirements-deployment.lock
 
 clean: ## remove what was built or cached here (not .venv)
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
