@@ -185,6 +185,7 @@ class Cluster:
         self.prefix = f"{name}."
         self.dsn = servers.postgres.create_database(name)
         self.workers: list[WorkerProcess] = []
+        self._added = 0
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("VERIFIER_")}
         self.env = {
             **inherited,
@@ -219,10 +220,11 @@ class Cluster:
         assert done.returncode == 0, done.stderr
 
     def add_worker(self, **env: str) -> WorkerProcess:
-        number = len(self.workers) + 1
-        folder = self.folder / f"worker-{number}"
+        """Start one more worker; no two of a cluster share a name, a data folder or a log, also after one has gone."""
+        self._added += 1
+        folder = self.folder / f"worker-{self._added}"
         worker = WorkerProcess(
-            {**self.env, "VERIFIER_DATA_DIR": str(folder), **env}, self.folder / f"worker-{number}.log"
+            {**self.env, "VERIFIER_DATA_DIR": str(folder), **env}, folder.with_suffix(".log")
         )
         self.workers.append(worker)
         return worker

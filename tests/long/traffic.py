@@ -16,6 +16,8 @@ DIVERGENT, INCOMPLETE, WITH_WRITES = 0.02, 0.005, 0.30
 CONFLICTING, REPEATED, GARBAGE = 0.01, 0.005, 0.0005
 EARLIER_KEYS = 1_000
 
+READING, WRITING = "GET /api/v1/news", "POST /api/v1/news/fetch"
+
 Conflict = tuple[str, str, str, str]
 """(kind, side, winner's request id, loser's request id)"""
 
@@ -33,6 +35,8 @@ class Truth:
     """What must be found, grown while the traffic is made."""
 
     verdicts: dict[str, str] = field(default_factory=dict)
+    routes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Requests by route and verdict."""
     missing: dict[str, str] = field(default_factory=dict)
     conflicts: set[Conflict] = field(default_factory=set)
     records: Counter[str] = field(default_factory=Counter)
@@ -71,9 +75,9 @@ class Traffic:
             missing = self._random.choice(("main", "shadow")) + ".responses"
             lines = [line for line in lines if line.topic != missing]
             truth.missing[request_id] = missing
-        truth.verdicts[request_id] = (
-            "incomplete" if missing else "divergence" if fate < DIVERGENT else "match"
-        )
+        verdict = "incomplete" if missing else "divergence" if fate < DIVERGENT else "match"
+        truth.verdicts[request_id] = verdict
+        truth.routes[WRITING if writing else READING, verdict] += 1
         self._random.shuffle(lines)
         if draw() < REPEATED:
             lines.append(self._random.choice(lines))

@@ -1,4 +1,4 @@
-"""The five places where the truth must be found: REST, PostgreSQL, the fold of the journal, two compacted topics."""
+"""The places where the truth must be found: REST, PostgreSQL, the fold of the journal, and three topics."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from collections import Counter, defaultdict
 from typing import Any
 
 from tests.acceptance.cluster import SOURCES, VERDICTS, Cluster
-from tests.long.traffic import Truth
+from tests.long.traffic import READING, WRITING, Truth
+
+SINGLE_REQUESTS = 10
 
 
 def check_summary(summary: dict[str, Any], cluster: Cluster, truth: Truth) -> None:
@@ -16,6 +18,30 @@ def check_summary(summary: dict[str, Any], cluster: Cluster, truth: Truth) -> No
     assert records == {topic: truth.records[topic] for topic in SOURCES}
     assert (summary["duplicate"], summary["rejected"]) == (truth.duplicates, truth.rejected)
     assert summary["conflicts"] == len(truth.conflicts)
+    assert (summary["pending"], summary["lag"]) == (0, 0)
+
+
+def check_lists(cluster: Cluster, truth: Truth) -> None:
+    """Hold what REST says of routes, fields, divergences and single requests against the truth."""
+    routes: Counter[tuple[str, str]] = Counter()
+    for row in cluster.paged("/v1/routes", 100):
+        routes.update({(row["route"], verdict): row[verdict] for verdict in VERDICTS})
+        assert row["total"] == sum(row[verdict] for verdict in VERDICTS)
+    assert +routes == truth.routes
+    fields = {
+        (row["route"], row["kind"], row["field"], row["change"]): row["count"]
+        for row in cluster.paged("/v1/fields", 100)
+    }
+    assert fields == {
+        (READING, "status", "", "value"): truth.routes[READING, "divergence"],
+        (WRITING, "write", "/articles/*/title", "value"): truth.routes[WRITING, "divergence"],
+    }
+    listed = [row["request_id"] for row in cluster.paged("/v1/divergences", 1_000)]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == divergent(truth)
+    ids = list(truth.verdicts)
+    for request_id in ids[:: len(ids) // SINGLE_REQUESTS]:
+        assert cluster.request(request_id)["verdict"] == truth.verdicts[request_id], request_id
 
 
 def check_postgres(cluster: Cluster, truth: Truth) -> None:
@@ -26,8 +52,9 @@ def check_postgres(cluster: Cluster, truth: Truth) -> None:
     assert missing == {request_id: [part] for request_id, part in truth.missing.items()}
     counted = cluster.sql("SELECT verdict, sum(n)::bigint AS n FROM verdict_counts GROUP BY verdict")
     assert {row["verdict"]: row["n"] for row in counted if row["n"]} == truth.by_verdict
-    differing = {row["request_id"] for row in cluster.sql("SELECT request_id FROM divergences")}
-    assert differing >= divergent(truth)
+    differing = {row["request_id"]: row["verdict"] for row in cluster.sql("SELECT * FROM divergences")}
+    assert {each for each, verdict in differing.items() if verdict == "divergence"} == divergent(truth)
+    assert {truth.verdicts[each] for each in differing} <= {"divergence", "incomplete"}
     assert len(cluster.sql("SELECT 1 FROM shadow_writes")) == truth.writes
     found = cluster.sql(
         "SELECT kind, winner->>'side' AS side, winner_request_id AS winner, loser_request_id AS loser"
@@ -57,6 +84,9 @@ def check_journal(cluster: Cluster, truth: Truth) -> int:
             duplicates += duplicate
         for resolved in entry.get("resolved", ()):
             outcome, was = resolved["outcome"], resolved.get("was")
+            assert (was or {}).get("verdict") == current.get(outcome["request_id"]), (
+                "it takes back another verdict"
+            )
             counts[outcome["verdict"]] += 1
             if was is not None:
                 counts[was["verdict"]] -= 1
