@@ -9,8 +9,9 @@ from collections.abc import Callable
 from rich.console import Console
 
 from bench.arena import Arena, Dataset, NotPrepared
+from bench.kafka_streams_build import kafka_streams_peer
 from bench.measure import RunFailed
-from bench.peer_run import C_CEILING, CEILING, run_peer
+from bench.peer_run import C_CEILING, CEILING, QUIX_STREAMS, STOCK_FAUST, run_peer
 from bench.report import Results, keep, outcome_row, show
 from bench.result import Outcome
 from bench.verifier_run import run_verifier
@@ -22,6 +23,9 @@ CONTESTANTS: dict[str, Callable[[Arena, Dataset], Outcome]] = {
     "ceiling": lambda arena, dataset: run_peer(arena, CEILING, dataset),
     "c_ceiling": lambda arena, dataset: run_peer(arena, C_CEILING, dataset),
     "verifier": run_verifier,
+    "stock_faust": lambda arena, dataset: run_peer(arena, STOCK_FAUST, dataset),
+    "quix_streams": lambda arena, dataset: run_peer(arena, QUIX_STREAMS, dataset),
+    "kafka_streams": lambda arena, dataset: run_peer(arena, kafka_streams_peer(), dataset),
 }
 
 

@@ -23,6 +23,8 @@ class Peer:
 
 
 CEILING = Peer(name="ceiling", command=(str(PRODUCT_PYTHON), "-m", "bench.peers.ceiling_aiokafka"))
+STOCK_FAUST = Peer(name="stock_faust", command=(str(PRODUCT_PYTHON), "-m", "bench.peers.stock_faust"))
+QUIX_STREAMS = Peer(name="quix_streams", command=(str(BENCH_PYTHON), "-m", "bench.peers.quix_streams"))
 C_CEILING = Peer(name="c_ceiling", command=(str(BENCH_PYTHON), "-m", "bench.peers.ceiling_confluent"))
 
 
@@ -65,4 +67,6 @@ def _wrong(dataset: Dataset, told: Mapping[str, Any]) -> Sequence[str]:
         wrong += wrong_fields(truth, told["fields"])
     if "bytes" in told:
         wrong += wrong_bytes(truth, told["bytes"])
+        if told["incomplete"] != truth.requests["incomplete"]:
+            wrong.append(f"incomplete: {told['incomplete']}, expected {truth.requests['incomplete']}")
     return wrong

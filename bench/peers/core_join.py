@@ -36,9 +36,10 @@ class CoreJoin:
         ]
         self._ends = [False] * len(Source)
         self._since = 0
+        self._records = [0 for _ in Source]
+        self.total = 0
         self.verdicts: Counter[str] = Counter()
         self.fields: Counter[tuple[str, str, str, str]] = Counter()
-        self.records = 0
 
     def feed(self, source: Source, partition: int, record: Record) -> None:
         """Take one record."""
@@ -48,7 +49,8 @@ class CoreJoin:
             source=source, start=record.offset, end=record.offset + 1, seen=seen, rejections=rejections
         )
         engine.feed(batch, time.monotonic())
-        self.records += 1
+        self._records[source] += 1
+        self.total += 1
         self._since += 1
         if self._since >= CONCLUDE_EVERY:
             self.conclude()
@@ -67,10 +69,17 @@ class CoreJoin:
                 for each in resolved.outcome.differences:
                     self.fields[(resolved.outcome.route, each.kind, each.field, each.change)] += 1
 
-    def tell(self, path: str) -> None:
-        """Write what was found where the bench looks for it."""
+    def tell(self, path: str, first_at: float) -> None:
+        """Judge what is left, and write what was found where the bench looks for it."""
+        self.conclude()
         fields = [[*place, count] for place, count in sorted(self.fields.items())]
-        told = {"records": self.records, "requests": dict(self.verdicts), "fields": fields}
+        told = {
+            "records": self._records,
+            "requests": dict(self.verdicts),
+            "fields": fields,
+            "first_at": first_at,
+            "last_at": time.monotonic(),
+        }
         part = Path(f"{path}.part")
         part.write_text(json.dumps(told))
         part.replace(path)
