@@ -8,7 +8,7 @@ decided here: an event that is returned is the one that `wire` would have return
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Annotated, Literal
 
 import msgspec
@@ -31,6 +31,7 @@ _SHORT_TEXTS_MAX = 16_384
 _DURATION_MAX_MS = DURATION_MAX_S * 1000
 _OBJECT = ord("{")
 
+ShortText = Annotated[str, Meta(max_length=_SHORT_CHARS)]
 Side = Literal["main", "shadow", "canary", "reference"]
 Event = Edge | Response | Write
 Reader = Callable[[bytes], Event | None]
@@ -47,9 +48,9 @@ class QuickEdge(msgspec.Struct, tag_field="v", tag=1):
     status: int | str | None = None
     upstream_status: int | str | None = None
     upstream_addr: str | None = None
-    upstream_time_s: int | float | str | None = None
-    request_time_s: int | float | str | None = None
-    bytes_sent: int | str | None = None
+    upstream_time_s: int | float | ShortText | None = None
+    request_time_s: int | float | ShortText | None = None
+    bytes_sent: int | ShortText | None = None
     host: str | None = None
     user_id: str | None = None
     idempotency_key: str | None = None
@@ -85,8 +86,17 @@ _decode_write = msgspec.json.Decoder(QuickWrite).decode
 _STATUSES: dict[int | str | None, int | None] = {None: None, "": None, "-": None, 0: None, "0": None}
 for _status in range(100, 1000):
     _STATUSES[_status] = _STATUSES[str(_status)] = _status
-_seconds_of = lru_cache(_SHORT_TEXTS_MAX)(partial(quantity, "seconds", most=DURATION_MAX_S))
-_bytes_of = lru_cache(_SHORT_TEXTS_MAX)(partial(quantity, "bytes", most=BYTES_MAX))
+
+
+@lru_cache(_SHORT_TEXTS_MAX)
+def _seconds_of(text: str) -> float | None:
+    return quantity("seconds", text, DURATION_MAX_S)
+
+
+@lru_cache(_SHORT_TEXTS_MAX)
+def _count_of(text: str) -> int | None:
+    found = quantity("count", text, BYTES_MAX)
+    return None if found is None else int(found)
 
 
 def _edge(value: bytes) -> Edge | None:
@@ -94,11 +104,28 @@ def _edge(value: bytes) -> Edge | None:
     if wire.shed or wire.sampled is False or wire.shed_reason:
         return None
     upstream_s, request_s, sent = wire.upstream_time_s, wire.request_time_s, wire.bytes_sent
+    address, host, user_id, key = wire.upstream_addr, wire.host, wire.user_id, wire.idempotency_key
+    # Each for itself and without a call: this is done twice for each request.
+    if isinstance(upstream_s, str):
+        upstream_s = _seconds_of(upstream_s)
+    elif upstream_s is not None and not 0 <= upstream_s <= DURATION_MAX_S:
+        upstream_s = None
+    if isinstance(request_s, str):
+        request_s = _seconds_of(request_s)
+    elif request_s is not None and not 0 <= request_s <= DURATION_MAX_S:
+        request_s = None
     if isinstance(sent, str):
-        sent_bytes = _bytes_of(sent) if len(sent) <= _SHORT_CHARS else quantity("", sent, BYTES_MAX)
-        sent = None if sent_bytes is None else int(sent_bytes)
+        sent = _count_of(sent)
     elif sent is not None and not 0 <= sent <= BYTES_MAX:
         sent = None
+    if address is not None and not 1 < len(address) <= TEXT_CHARS_MAX:
+        address = said_text(address)
+    if host is not None and not 1 < len(host) <= TEXT_CHARS_MAX:
+        host = said_text(host)
+    if user_id is not None and not 1 < len(user_id) <= TEXT_CHARS_MAX:
+        user_id = said_text(user_id)
+    if key is not None and not 1 < len(key) <= TEXT_CHARS_MAX:
+        key = said_text(key)
     return Edge(
         request_id=wire.request_id,
         side=wire.side,
@@ -107,26 +134,15 @@ def _edge(value: bytes) -> Edge | None:
         uri=wire.uri,
         status=_STATUSES[wire.status],
         upstream_status=_STATUSES[wire.upstream_status],
-        upstream_addr=_text(wire.upstream_addr),
-        upstream_time_s=None if upstream_s is None else _seconds(upstream_s),
-        request_time_s=None if request_s is None else _seconds(request_s),
+        upstream_addr=address,
+        upstream_time_s=upstream_s,
+        request_time_s=request_s,
         bytes_sent=sent,
-        host=_text(wire.host),
-        user_id=_text(wire.user_id),
-        idempotency_key=_text(wire.idempotency_key),
+        host=host,
+        user_id=user_id,
+        idempotency_key=key,
         route=wire.route,
     )
-
-
-def _seconds(value: float | str) -> float | None:
-    if isinstance(value, str):
-        short = len(value) <= _SHORT_CHARS
-        return _seconds_of(value) if short else quantity("", value, DURATION_MAX_S)
-    return value if 0 <= value <= DURATION_MAX_S else None
-
-
-def _text(value: str | None) -> str | None:
-    return value if value is None or 1 < len(value) <= TEXT_CHARS_MAX else said_text(value)
 
 
 def _response(value: bytes) -> Response | None:
@@ -158,6 +174,13 @@ def _write(value: bytes) -> Write | None:
         before is not UNSET and memoryview(before)[0] != _OBJECT
     ):
         return None
+    operation, user_id, idempotency_key = wire.operation, wire.user_id, wire.idempotency_key
+    if operation is not None and not 1 < len(operation) <= TEXT_CHARS_MAX:
+        operation = said_text(operation)
+    if user_id is not None and not 1 < len(user_id) <= TEXT_CHARS_MAX:
+        user_id = said_text(user_id)
+    if idempotency_key is not None and not 1 < len(idempotency_key) <= TEXT_CHARS_MAX:
+        idempotency_key = said_text(idempotency_key)
     return Write(
         request_id=wire.request_id,
         side=wire.side,
@@ -168,9 +191,9 @@ def _write(value: bytes) -> Write | None:
         seq=wire.seq,
         data=data,
         before=before,
-        operation=_text(wire.operation),
-        user_id=_text(wire.user_id),
-        idempotency_key=_text(wire.idempotency_key),
+        operation=operation,
+        user_id=user_id,
+        idempotency_key=idempotency_key,
         status=wire.status or "applied",
         route=wire.route,
     )
