@@ -88,6 +88,7 @@ class Metrics:
         self._add_verdict_families()
         self._add_backend_families()
         self._add_state_families()
+        self._bounds.overflow["route",] = 0.0
         overflow = CounterFamily(
             "verifier_label_overflow_total",
             "Samples counted under (other) because their label had too many values.",
@@ -305,6 +306,9 @@ class Metrics:
         """Begin the counts of these topics and sides at 0: an alert can tell 0 from absent."""
         for topic in topics:
             self._records.add((topic,), 0)
+            self._misplaced.add((topic,), 0)
+            for reason in ("internal_error", "reader_failed"):
+                self._rejected.add((topic, reason), 0)
         for side in sides:
             self._gaps.add((side,), 0)
         for reason in ("shed", "not_sampled", "capture_gap", "pending_bound", "judge_failed"):

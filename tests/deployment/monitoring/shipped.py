@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,3 +60,14 @@ def rule_file(folder: Path, *, annotations: bool = True) -> Path:
     path = folder / "rules.yaml"
     path.write_text(yaml.safe_dump({"groups": groups}, sort_keys=False), encoding="utf-8")
     return path
+
+
+def panels() -> list[dict[str, Any]]:
+    document = json.loads(DASHBOARD.read_text(encoding="utf-8"))
+    found: list[dict[str, Any]] = document["panels"]
+    return found
+
+
+def queries() -> list[tuple[str, str]]:
+    """Each query of the dashboard with its panel's title."""
+    return [(panel["title"], target["expr"]) for panel in panels() for target in panel.get("targets", ())]
