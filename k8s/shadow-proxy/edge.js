@@ -61,7 +61,8 @@ function under_way(r) {
     const id = r.variables.request_id;
     if (body === null || body.id !== id) {
         const max = Number(r.variables.edge_capture_body_max);
-        body = { id: id, max: max, parts: [], kept: 0, bytes: 0, last: false, given_up: '', began: Date.now(), at: 0 };
+        const now = Date.now();
+        body = { id: id, max: max, parts: [], kept: 0, bytes: 0, last: false, given_up: '', began: now, at: now };
     }
     return body;
 }
@@ -72,9 +73,11 @@ function take(one, data, flags) {
         one.parts.push(data.length > room ? data.slice(0, room) : data);
         one.kept += Math.min(room, data.length);
     }
-    one.bytes += data.length;
+    if (data.length) {
+        one.bytes += data.length;
+        one.at = Date.now();
+    }
     one.last = one.last || flags.last;
-    one.at = Date.now();
 }
 
 // --- records, made when a request is logged; '' for none -------------------------------------------------------------
@@ -140,7 +143,7 @@ function with_content(r, side, fields) {
     const headers = headers_of(r, v.edge_set_cookie);
     const whole = one === null || one.last && one.bytes === one.kept;
     fields.body_truncated = !whole;
-    if (one !== null && one.bytes <= one.max && !one.last) {
+    if (one !== null && !one.last && (side === 'shadow' || one.bytes <= one.max)) {
         ended_early(side, fields, one, v);
     }
     const length = one === null ? 0 : one.last ? one.bytes : Number(r.headersOut['Content-Length']);
@@ -162,7 +165,7 @@ function with_content(r, side, fields) {
 function ended_early(side, fields, one, v) {
     if (side !== 'shadow') {
         fields.capture_gap = 'answer_cut';
-    } else if (one.given_up || Date.now() - one.at >= milliseconds(v.edge_shadow_timeout)) {
+    } else if (one.given_up || Date.now() - one.at >= 0.9 * milliseconds(v.edge_shadow_timeout)) {
         fields.capture_gap = one.given_up || 'shadow_timeout';
     } else {
         fields.error = 'the answer ended before it was complete';
@@ -225,7 +228,7 @@ function content_of(bytes, headers, truncated, secret) {
     }
     let text, raw = bytes;
     try {
-        text = new TextDecoder('utf-8', { fatal: true }).decode(bytes, { stream: truncated });
+        text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes, { stream: truncated });
     } catch (error) {
         return secret.length && (is_json || is_form) ? { encoding: 'base64', withheld: true } : base64(bytes);
     }
@@ -245,9 +248,11 @@ function base64(bytes) {
 }
 
 // Whether every reader of JSON takes the text as it stands. JSON.parse here lets some numbers pass that are none, and
-// escapes of half a character are refused elsewhere: what looks like either is left to go as text.
+// escapes of half a character are refused elsewhere: such a body goes as text.
 function is_plain_json(text) {
-    if (/\\u[dD][89a-fA-F]|[0-9]\.(?![0-9])|(?:^|[^0-9.eE+])-?0[0-9_xXoObB]|[0-9][eE][+-]?(?![0-9])|[0-9]_|-\.|-[A-Z]/.test(text)) {
+    const numbers = text.replace(/"[^"\\]*(?:\\.[^"\\]*)*"/g, '""');
+    if (/\\u[dD][89a-fA-F]/.test(text) ||
+        /(?:^|[^0-9])\.|\.(?![0-9])|(?:^|[^0-9.eE+])-?0[0-9_xXoObB]|[0-9][eE][+-]?(?![0-9])|[0-9]_/.test(numbers)) {
         return false;
     }
     try {

@@ -268,6 +268,19 @@ def responses(nginx: Nginx) -> dict[tuple[str, str], Line]:
     return found
 
 
+def all_responses(nginx: Nginx, count: int, *, timeout_s: float = 5.0) -> dict[tuple[str, str], Line]:
+    """All response records once there are `count`."""
+
+    def lines_written() -> int:
+        paths = nginx.main_responses_path, nginx.shadow_responses_path
+        return sum(path.read_bytes().count(b"\n") for path in paths if path.exists())
+
+    wait_until(lambda: lines_written() >= count, timeout_s, f"{count} response records")
+    found = responses(nginx)
+    assert len(found) == count
+    return found
+
+
 def pair(nginx: Nginx, request_id: str, *, timeout_s: float = 5.0) -> tuple[Line, Line]:
     """Main's and the shadow's response to a request, once both are there."""
 
