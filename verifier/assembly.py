@@ -217,7 +217,9 @@ class Service:
         self.metrics.set_ready(ready=not self.worker.not_ready())
         self.metrics.set_dependency_up("kafka", up=self.worker.kafka_up)
         self.metrics.set_dependency_up("postgres", up=not self.tables.waiting)
-        redis_down = "redis" in self.worker.down or any(worker.waiting_for == "redis" for worker in workers)
+        redis_down = "redis" in self.worker.down or any(
+            worker.patience.waiting_for == "redis" for worker in workers
+        )
         self.metrics.set_dependency_up("redis", up=not redis_down)
         return self.metrics.render(accept)
 

@@ -102,17 +102,34 @@ class BatchConsumer(driver.Consumer):
 
     def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
         self._confirmed: dict[TP, int] = {}
+        self._rebalancing = False
         return PatientThread(
             self, loop=self.loop, beacon=self.beacon, thread_loop=cast(Any, uvloop.new_event_loop())
         )
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        """Tell that what we own may be ours no more."""
+        """Tell that what we own may be ours no more, and let no commit go on into the rebalance.
+
+        One of the old generation that is answered after the group has made a new one makes aiokafka forget its
+        membership: it joins anew, which is another rebalance for all, with commits in it, and so on.
+        """
+        self._rebalancing = True
         self._confirmed.clear()
         type(self).revoking()
+        if self._commit_fut is not None:
+            await asyncio.wait(
+                {asyncio.ensure_future(self.maybe_wait_for_commit_to_finish())}, timeout=COMMIT_WITHIN_S
+            )
         await super().on_partitions_revoked(revoked)
 
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Take the partitions that the group gave us; from here on there are commits again."""
+        await super().on_partitions_assigned(assigned, generation_id)
+        self._rebalancing = False
+
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
+        if self._rebalancing:
+            return False
         done = bool(await super()._commit(offsets))
         if done:
             self._confirmed.update(offsets)

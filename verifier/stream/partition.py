@@ -66,8 +66,8 @@ class PartitionWorker:
         self.progress = Progress(partition, tables=ports.tables, clock=ports.clock, stuck_s=config.stuck_s)
         self.turns = Turns(config.slice_records_max)
         self._care = Care(config.step_records_max)
-        self._patience = Patience(partition, ports.clock, config.retry_s)
-        self._until_up = self._patience.until_up
+        self.patience = Patience(partition, ports.clock, config.retry_s)
+        self._until_up = self.patience.until_up
         self._appending = Appending(partition, ports.journal, self._until_up)
         self._contests = Contests(partition, config, ports, self._until_up)
         held = (self._appending, self._contests, self._until_up)
@@ -106,11 +106,6 @@ class PartitionWorker:
         return self._safe[source] if self._safe else None
 
     @property
-    def waiting_for(self) -> str | None:
-        """The server that a call waits for, if any."""
-        return self._patience.waiting_for
-
-    @property
     def pending(self) -> int:
         """Number of open requests."""
         return self._engine.join.pending
@@ -129,16 +124,17 @@ class PartitionWorker:
                 if not first:
                     await self._catch_up()
                 first = False
+                self._fed_at = self._ports.clock.monotonic()
                 while True:
                     await self._work(await self._take())
                     if self._left_behind():
-                        await self._catch_up()
+                        await self._catch_up(alone=False)
             except Finished:
                 return
             except Fenced as fenced:
                 _log.warning("partition_fenced", partition=self.partition, detail=str(fenced))
             except DependencyDown as down:
-                await self._patience.wait_for(down)
+                await self.patience.wait_for(down)
             except VerifierError as error:
                 if self.blocked != str(error):
                     _log.error("partition_blocked", partition=self.partition, detail=str(error))
@@ -158,18 +154,23 @@ class PartitionWorker:
         quiet_s = min(self._ports.clock.monotonic(), self.progress.ends.noted_at) - self._fed_at
         return self._inbox.empty() and self.progress.lag > 0 and quiet_s > self._config.stall_s
 
-    async def _catch_up(self) -> None:
-        """Read what the consumer will not hand over: lost with a failed step, or dropped by it over a rebalance."""
+    async def _catch_up(self, *, alone: bool = True) -> None:
+        """Read what the consumer will not hand over: lost with a failed step, or dropped by it over a rebalance.
+
+        Unless `alone`, only until it hands over something: what lies before that is read in any case.
+        """
         ends = (await self._until_up(lambda: self._ports.records.ends([self.partition])))[self.partition]
         self._fed_at = self._ports.clock.monotonic()
         for source in Source:
-            await self._read_apart(source, self._engine.positions[source], ends[source])
+            await self._read_apart(source, self._engine.positions[source], ends[source], alone=alone)
 
-    async def _read_apart(self, source: Source, start: int, end: int) -> None:
+    async def _read_apart(self, source: Source, start: int, end: int, *, alone: bool = True) -> None:
         """Read the offsets [start, end) apart from the consumer, and work through them step by step."""
         async for records in self._ports.records.read(source, self.partition, start, end):
             at = 0
             while at < len(records):
+                if not alone and not self._inbox.empty():
+                    return
                 chunk = records[at : at + self._care.records_max]
                 self._care.begin(source, chunk)
                 await self.turns.next()

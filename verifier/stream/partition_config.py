@@ -43,7 +43,7 @@ class PartitionConfig(Struct, frozen=True, kw_only=True):
     clock_skew_max_s: float = 60.0
     log_conflicts: bool = False
     claim_idempotency_keys: bool = True
-    stall_s: float = 2.0
+    stall_s: float = 5.0
     step_records_max: int = 4_000
     step_bytes_max: int = 16 * 1024 * 1024
     slice_records_max: int = 500

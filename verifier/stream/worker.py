@@ -93,7 +93,7 @@ class Worker:
         if not self._assigned_once:
             reasons.append("not in the consumer group yet")
         waiting = {
-            _NAMES.get(w.waiting_for, w.waiting_for) for w in self.partitions.values() if w.waiting_for
+            _NAMES.get(server, server) for w in self.partitions.values() if (server := w.patience.waiting_for)
         }
         waiting |= {_NAMES.get(dependency, dependency) for dependency in self.down}
         if self._tables.waiting:
@@ -316,6 +316,6 @@ class Worker:
 def _state(worker: PartitionWorker) -> str:
     if worker.blocked:
         return "blocked"
-    if worker.waiting_for:
+    if worker.patience.waiting_for:
         return "waiting"
     return "working" if worker.recovered else "recovering"
