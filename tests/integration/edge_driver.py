@@ -244,9 +244,10 @@ def lines_of(nginx: Nginx, request_id: str, count: int, *, timeout_s: float = 5.
 
 
 def all_lines(nginx: Nginx, count: int, *, timeout_s: float = 5.0) -> list[Line]:
-    wait_until(lambda: len(lines(nginx)) >= count, timeout_s, f"{count} lines")
-    assert len(lines(nginx)) == count
-    return lines(nginx)
+    wait_until(lambda: nginx.log_path.read_bytes().count(b"\n") >= count, timeout_s, f"{count} lines")
+    found = lines(nginx)
+    assert len(found) == count
+    return found
 
 
 def responses(nginx: Nginx) -> dict[tuple[str, str], Line]:
