@@ -36,11 +36,16 @@ def topic(kafka: Kafka, request: pytest.FixtureRequest) -> str:
     async def create() -> None:
         admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
         await admin.start()
-        await admin.create_topics([NewTopic(name, PARTITIONS, 1)])
+        topics = (name, *response_topics(name))
+        await admin.create_topics([NewTopic(each, PARTITIONS, 1) for each in topics])
         await admin.close()
 
     asyncio.run(create())
     return name
+
+
+def response_topics(topic: str) -> tuple[str, str]:
+    return f"{topic}.main", f"{topic}.shadow"
 
 
 def read(
@@ -97,7 +102,17 @@ def ship(kafka: Kafka, topic: str, tmp_path: Path) -> Iterator[Ship]:
     started: list[Rsyslog] = []
 
     def start() -> Rsyslog:
-        started.append(Rsyslog(tmp_path / "ship", tmp_path / "edge.log.json", kafka.bootstrap, topic))
+        log, topics = tmp_path / "edge.log.json", response_topics(topic)
+        started.append(
+            Rsyslog(
+                tmp_path / "ship",
+                log,
+                kafka.bootstrap,
+                topic,
+                main_responses_topic=topics[0],
+                shadow_responses_topic=topics[1],
+            )
+        )
         return started[-1].start()
 
     yield start
@@ -145,6 +160,34 @@ def test_what_is_no_record_goes_unkeyed_to_be_rejected_in_sight(
     records = read(kafka, topic, len(wrong) + 1)
     assert sorted(value for _, key, value in records if key is None) == sorted(wrong)
     assert [key for _, key, _ in records if key is not None] == [b"ship-1"]
+
+
+def response(number: int, body: str) -> bytes:
+    """As the edge writes it: the id at the beginning, the body at the end."""
+    return f'{{"v":1,"request_id":"ship-{number}","status":200,"body":{body}}}'.encode()
+
+
+def test_responses_arrive_in_their_topics_however_large_or_deep(
+    ship: Ship, kafka: Kafka, topic: str, tmp_path: Path
+) -> None:
+    main = [
+        response(1, "[" * 100 + "]" * 100),
+        response(2, '"' + "x\\n" * 80_000 + '"'),
+        response(3, "1e400"),
+    ]
+    shadow = [response(number, '"\\"é☃"') for number in range(300)]
+    cut = b'{"v":1,"request'
+    append(tmp_path / "main.responses.json", [*main, cut])
+    append(tmp_path / "shadow.responses.json", shadow)
+    ship()
+    for name, sent in zip(response_topics(topic), (main, shadow), strict=True):
+        records = read(kafka, name, len(sent))
+        assert Counter(value for _, _, value in records) == Counter(sent)
+        every = list(range(PARTITIONS))
+        for partition, key, value in records:
+            assert key is not None and value.startswith(b'{"v":1,"request_id":"' + key + b'"')
+            assert partition == DefaultPartitioner()(key, every, every)
+    assert [(key, value) for _, key, value in read(kafka, topic, 1)] == [(None, cut)]
 
 
 def test_a_stop_and_a_start_neither_lose_nor_repeat(
