@@ -132,12 +132,18 @@ class Seen(Struct, frozen=True, kw_only=True, gc=False):
     event: Event
 
 
+class InOrder(list[Seen]):
+    """A request's records in their total order, which does not depend on when they were read."""
+
+    __slots__ = ()
+
+
 _order = attrgetter("event.ts", "source", "offset")
 
 
-def in_order(seen: Iterable[Seen]) -> list[Seen]:
-    """A request's records in their total order, which does not depend on when they were read."""
-    return sorted(seen, key=_order)
+def in_order(seen: Iterable[Seen]) -> InOrder:
+    """Return a request's records in their total order; what is in order already is returned as it is."""
+    return seen if type(seen) is InOrder else InOrder(sorted(seen, key=_order))
 
 
 class Rejection(Struct, frozen=True, kw_only=True):

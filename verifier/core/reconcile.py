@@ -51,6 +51,8 @@ def compare_writes(
     Failed writes that have no counterpart changed nothing; they are ignored as `not-applied`, not lost.
     """
     tracking = policy.tracks_ids(route, _WRITE)
+    if not tracking and len(main) == len(other) and all(map(_identical_in_place, main, other)):
+        return NOTHING
     mine, theirs = _in_order(main), _in_order(other)
     if not tracking and len(mine) == len(theirs) and all(map(_identical, mine, theirs)):
         return NOTHING
@@ -65,12 +67,19 @@ def _in_order(writes: Sequence[Write]) -> list[Write]:
     return [writes[at] for _, at in sorted(places)]
 
 
+def _identical_in_place(main: Write, other: Write) -> bool:
+    """Whether two writes are the same and stand at the same place of their sides, which need not be ordered then."""
+    return main.seq == other.seq and _identical(main, other)
+
+
 def _identical(main: Write, other: Write) -> bool:
     return (
         main.data == other.data
         and main.before == other.before
         and main.key == other.key
-        and (main.entity, main.op, main.status) == (other.entity, other.op, other.status)
+        and main.entity == other.entity
+        and main.op == other.op
+        and main.status == other.status
     )
 
 

@@ -46,6 +46,11 @@ _NAMES_ONE = re.compile(
     r"|[^@/\s]+@[^@/\s]+\.[A-Za-z0-9-]+"
     r"|[0-9]{4}-[0-9]{2}(?:-[0-9]{2}(?:[T ][0-9:.]+(?:Z|[+-][0-9:]+)?)?)?|[0-9]{8}T[0-9]{6}Z?"
 )
+# Segments that are ids whatever stands around them, and need not be looked at one by one: digits and UUIDs.
+_PLAIN_IDS = re.compile(
+    r"(?<=/)(?:[0-9]+|[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12})(?=/|\Z)"
+)
+_AN_ID = "0"
 _OPAQUE = re.compile(r"[A-Za-z0-9_~.+=-]+")
 _WORD = re.compile(r"[A-Za-z]*|[A-Za-z]{0,3}[0-9]{1,4}|[A-Za-z]+[0-9]{1,2}")
 
@@ -67,6 +72,9 @@ class Router:
         for candidates in self._by_length.values():
             # Stable: among equals the first configured wins; a named method is narrower than any method.
             candidates.sort(key=lambda each: ([part.startswith("{") for part in each[1]], each[0] == "*"))
+        literals = {part for group in self._by_length.values() for _, parts, _ in group for part in parts}
+        # Two paths that differ in such ids have one route, unless a template names one of them.
+        self._ids_are_alike = not any(_PLAIN_IDS.fullmatch("/" + part, 1) for part in literals)
         self._routes_max = routes_max
         self._known: set[str] = set()
         self._resolve = lru_cache(_LOOKUPS_MAX)(self._find)
@@ -74,7 +82,10 @@ class Router:
 
     def route(self, method: str, path: str, given: str | None = None) -> str:
         """Return the route of a request for a path, which may have a query; `given` is what the record says."""
-        found = self._resolve(method, path.partition("?")[0].partition("#")[0][:_PATH_CHARS_MAX], given)
+        path = path.partition("?")[0].partition("#")[0][:_PATH_CHARS_MAX]
+        if self._ids_are_alike and "://" not in path:
+            path = _PLAIN_IDS.sub(_AN_ID, path)
+        found = self._resolve(method, path, given)
         if found.endswith(OTHER):
             self.overflowed += 1
         return found
@@ -126,7 +137,7 @@ def _written(segments: Sequence[str]) -> str:
 
 
 def _fits(template: tuple[str, ...], segments: tuple[str, ...]) -> bool:
-    return all(part[0] == "{" or part == segment for part, segment in zip(template, segments, strict=True))
+    return all(part == segment or part[0] == "{" for part, segment in zip(template, segments, strict=True))
 
 
 def _normalised(given: str, method: str) -> str | None:
@@ -138,10 +149,7 @@ def _normalised(given: str, method: str) -> str | None:
 
 
 def _inferred(segments: tuple[str, ...]) -> str:
-    parts = [
-        "{id}" if (segment.isdigit() and segment.isascii()) or is_id(segment) else segment
-        for segment in segments[:_SEGMENTS_MAX]
-    ]
+    parts = ["{id}" if is_id(segment) else segment for segment in segments[:_SEGMENTS_MAX]]
     if len(segments) > _SEGMENTS_MAX:
         parts.append("{rest}")
     return _written(parts)

@@ -49,7 +49,6 @@ class Judge:
         self._router = router
         self._config = config
         self._limits = limits or Limits()
-        self._needed = [("edge", config.expect_edge), ("responses", config.expect_responses)]
 
     def judge(
         self, request_id: str, seen: Sequence[Seen], *, bound_hit: bool = False
@@ -66,7 +65,7 @@ class Judge:
         verdict, reasons, missing, comparison = self._decide(evidence, route)
         if bound_hit and verdict is Verdict.INCOMPLETE:
             verdict, reasons = Verdict.INCOMPARABLE, (PENDING_BOUND, *reasons)
-        sides = [name for name in ("main", shadow_side, "reference") if evidence.has(name)]
+        facts = [evidence.facts(side) for side in ("main", shadow_side, "reference") if evidence.has(side)]
         writes = None
         if evidence.writes or method not in _SAFE_METHODS:
             writes = _write_set(evidence, rows, route, shadow_side)
@@ -80,7 +79,7 @@ class Judge:
             differences=comparison.differences,
             ignored=comparison.ignored,
             dropped=comparison.dropped,
-            sides=tuple(evidence.facts(side) for side in sides),
+            sides=tuple(facts),
             user_id=evidence.user_id,
             idempotency_key=evidence.idempotency_key,
             writes=writes,
@@ -112,13 +111,14 @@ class Judge:
         """Say which expected parts are absent, and which of them their capturing side owns up to have dropped."""
         missing: list[str] = []
         gaps: list[str] = []
+        config = self._config
         for side in ("main", "shadow"):
-            for kind, needed in self._needed:
-                there = evidence.edges if kind == "edge" else evidence.responses
-                if needed and side not in there:
-                    missing.append(f"{side}.{kind}")
+            if config.expect_edge and side not in evidence.edges:
+                missing.append(f"{side}.edge")
             response = evidence.responses.get(side)
             if response is None:
+                if config.expect_responses:
+                    missing.append(f"{side}.responses")
                 continue
             if side in evidence.gaps:
                 gaps.append(f"capture_gap:{side}.{evidence.gaps[side]}"[:80])
