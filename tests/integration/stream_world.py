@@ -124,12 +124,13 @@ class StreamWorld:
     async def summary(self) -> dict[str, Any]:
         return await self.store.summary()
 
-    async def settled(self, requests: int) -> dict[str, Any]:
-        """Wait until the tables have so many requests and nothing pending; returns the summary."""
+    async def settled(self, requests: int, *, pending: int = 0) -> dict[str, Any]:
+        """Wait until the tables have so many requests and only so many are pending; returns the summary."""
         give_up_at = time.monotonic() + WITHIN_S
         while True:
             summary = await self.summary()
-            if summary["requests"]["total"] >= requests and not summary["pending"] and not summary["lag"]:
+            done = summary["requests"]["total"] >= requests and not summary["lag"]
+            if done and summary["pending"] == pending:
                 return summary
             assert time.monotonic() < give_up_at, f"not settled: {summary}"
             await asyncio.sleep(0.01)

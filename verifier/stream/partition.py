@@ -32,6 +32,7 @@ from verifier.stream.ports import EntryTooLarge, Fenced
 from verifier.stream.progress import Progress
 from verifier.stream.publishing import Publishing
 from verifier.stream.recovery import read_chain
+from verifier.stream.rereading import Rereading
 from verifier.stream.turns import Finished, Turns
 
 _log = structlog.get_logger(__name__)
@@ -73,6 +74,7 @@ class PartitionWorker:
         held = (self._appending, self._contests, self._until_up)
         self._publishing = Publishing(outputs, ports.publisher, *held)
         self._evidence = Evidence(partition, codec, ports, self._until_up)
+        self._rereading = Rereading(partition, codec, outputs, ports.records, self._care, self.turns)
         self._blocked: str | None = None
         self.recovered = False
 
@@ -384,11 +386,7 @@ class PartitionWorker:
         await self._publishing.publish(last)
         for source in Source:
             places = last.safe[source], last.positions[source]
-            async for records in ports.records.read(source, partition, *places):
-                async for piece in self.turns.slices(records):
-                    seen, _ = self._codec.decode(source, partition, piece, ())
-                    start, end = piece[0].offset, piece[-1].offset + 1
-                    self._engine.refeed(Slice(source=source, start=start, end=end, seen=seen))
+            await self._rereading.feed(self._engine, source, *places)
         self._safe = last.safe
         for _, entry in chain.entries[-2:]:
             await self._contests.claim(entry.claims, last.watermark)
