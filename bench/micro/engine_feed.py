@@ -31,7 +31,7 @@ import msgspec
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from verifier.adapters.metrics import Metrics
-from verifier.core.conflict import bounded_claimant, order_key
+from verifier.core.conflict import order_key, stored_claimant
 from verifier.core.engine import Engine, Slice
 from verifier.core.events import Source
 from verifier.core.join import JoinConfig
@@ -40,7 +40,6 @@ from verifier.core.partitioner import murmur2_partition
 from verifier.core.policy import Policy
 from verifier.core.rollup import fold
 from verifier.core.routes import Router
-from verifier.core.storable import json_text
 from verifier.core.verdict import Judge, JudgeConfig
 from verifier.core.watermark import Watermark
 from verifier.stream.codec import Codec, CodecConfig
@@ -251,8 +250,8 @@ def _claim_rows(entry: Entry) -> bytes:
     """What the claims of an entry cost before they leave for Redis."""
     rows: list[Any] = []
     for claim in entry.claims:
-        claimant = bounded_claimant(claim.claimant)
-        rows.append((1, claimant.request_id, claim.rev, order_key(claimant), json_text(claimant)))
+        claimant = claim.claimant
+        rows.append((1, claimant.request_id, claim.rev, order_key(claimant), stored_claimant(claimant)))
     return msgspec.msgpack.encode(rows)
 
 

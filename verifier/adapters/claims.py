@@ -35,10 +35,9 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from verifier.core.conflict import CLAIMS_PER_KEY_MAX, bounded_claimant, keeps_oldest, order_key
+from verifier.core.conflict import CLAIMS_PER_KEY_MAX, keeps_oldest, order_key, stored_claimant
 from verifier.core.errors import DependencyDown
 from verifier.core.outcome import Claim, Claimant
-from verifier.core.storable import json_text
 
 PREFIX = "idempotency:"
 TIMEOUT_S = 5.0
@@ -147,18 +146,14 @@ class RedisClaims:
         numbers: dict[tuple[str, str], int] = {}
         rows: list[tuple[int, str, int, str, str]] = []
         for claim in claims:
-            claimant = bounded_claimant(claim.claimant)
+            claimant = claim.claimant
             number = numbers.setdefault((claim.scope, claim.key), len(numbers) + 1)
             field = f"{claimant.side}|{claimant.request_id}"
-            rows.append((number, field, claim.rev, order_key(claimant), json_text(claimant)))
+            rows.append((number, field, claim.rev, order_key(claimant), stored_claimant(claimant)))
+        hashes = [(self._redis_key(scope, key), *self._hash_options(scope)) for scope, key in numbers]
         answer = await self._call(
-            [f"{self._prefix}epoch".encode(), *(self._redis_key(scope, key) for scope, key in numbers)],
-            [
-                secrets.token_hex(8),
-                self._claims_per_key_max,
-                _pack([self._hash_options(scope) for scope, _ in numbers]),
-                _pack(rows),
-            ],
+            [f"{self._prefix}epoch".encode()],
+            [secrets.token_hex(8), self._claims_per_key_max, _pack(hashes), _pack(rows)],
         )
         epoch, dropped, sets = _unpack_answer(answer)
         places = list(numbers)

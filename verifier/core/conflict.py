@@ -31,6 +31,8 @@ STRATEGY = "first_write"
 CLAIMS_PER_KEY_MAX = 128
 CLAIMANT_DATA_BYTES_MAX = 4096
 _EXCERPT_CHARS = 512
+_SIGN_BIT = 1 << 63
+_pack_double = struct.Struct(">d").pack
 
 Order = tuple[float, int, str, int]
 Identity = tuple[str, str]
@@ -51,12 +53,12 @@ def order_of(claimant: Claimant) -> Order:
 
 def order_key(claimant: Claimant) -> str:
     """`order_of` as text whose byte order is the same order, for a store that compares bytes."""
-    (bits,) = struct.unpack(">q", struct.pack(">d", claimant.ts + 0.0))
+    bits = int.from_bytes(_pack_double(claimant.ts + 0.0), "big")
     # IEEE 754: flipping the sign bit, or every bit of a negative number, makes the bits sort as the numbers
     # do
-    sortable = bits + (1 << 63) if bits >= 0 else -bits - 1
+    sortable = bits + _SIGN_BIT if bits < _SIGN_BIT else 2 * _SIGN_BIT - 1 - bits
     rank = SIDE_RANK[claimant.side]
-    return f"{sortable:016x}{rank} {claimant.request_id} {claimant.seq + (1 << 63):020d}"
+    return f"{sortable:016x}{rank} {claimant.request_id} {claimant.seq + _SIGN_BIT:020d}"
 
 
 def keeps_oldest(scope: str) -> bool:
@@ -121,6 +123,14 @@ def bounded_claimant(claimant: Claimant, *, data_bytes_max: int = CLAIMANT_DATA_
     if size <= data_bytes_max:
         return claimant
     return replace(claimant, data={"$cut": {"bytes": size, "begins": text[:_EXCERPT_CHARS]}})
+
+
+def stored_claimant(claimant: Claimant, *, data_bytes_max: int = CLAIMANT_DATA_BYTES_MAX) -> str:
+    """Return the text of `bounded_claimant`, which most claimants are already without looking at their data alone."""
+    text = json_text(claimant)
+    if len(text) <= data_bytes_max and text.isascii():
+        return text
+    return json_text(bounded_claimant(claimant, data_bytes_max=data_bytes_max))
 
 
 def conflicts_of(

@@ -8,6 +8,7 @@ every time.
 from __future__ import annotations
 
 import json
+import re
 from decimal import Decimal
 from hashlib import blake2b
 from typing import Any
@@ -23,7 +24,9 @@ _TOO_DEEP = "(nested too deeply)"
 _REPLACEMENT = "�"
 # Makes digits, exponents and opening brackets alike, so that plain searches find what may be too large or too deep.
 _SHAPE = bytes.maketrans(b"123456789E{", b"000000000e[")
-_EXPONENTS = (b"0e0000", b"0e+0000", b"0e-0000")
+# What the plain searches find is mostly an id in hexadecimal digits or a harmless escape: these tell.
+_LARGE_EXPONENT = re.compile(rb"(?:^|[:,\[\s])-?[0-9]+(?:\.[0-9]+)?[eE][+-]?[0-9]{4}").search
+_BAD_ESCAPE = re.compile(rb"\\u(?:0000|[dD][89A-Fa-f])").search
 _TOO_MANY_DIGITS = b"0" * (_DIGITS_MAX + 1)
 _TOO_MANY_BRACKETS = b"[" * 64
 _encode = msgspec.json.Encoder(decimal_format="number").encode
@@ -64,14 +67,16 @@ def json_text(value: Any) -> str:
 
 def _suspicious(encoded: bytes) -> bool:
     """Whether jsonb might refuse this: NUL, surrogates, numbers beyond its range, endless nesting."""
-    if b"\\u" in encoded:
+    if b"\\u" in encoded and _BAD_ESCAPE(encoded):
         return True
     shape = encoded.translate(_SHAPE)
-    return (
-        any(exponent in shape for exponent in _EXPONENTS)
-        or _TOO_MANY_DIGITS in shape
-        or _TOO_MANY_BRACKETS in shape
-    )
+    if b"0e0000" in shape or b"0e+0000" in shape or b"0e-0000" in shape:
+        return _LARGE_EXPONENT(encoded) is not None or _is_endless(shape)
+    return _is_endless(shape)
+
+
+def _is_endless(shape: bytes) -> bool:
+    return _TOO_MANY_DIGITS in shape or _TOO_MANY_BRACKETS in shape
 
 
 def _storable_text(text: str) -> str:
