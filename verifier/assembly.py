@@ -213,6 +213,7 @@ class Service:
         self.metrics.set_lag({sources[source]: lag for source, lag in self.worker.lag_by_source().items()})
         through = [worker.progress.verified_through for worker in workers if worker.progress.verified_through]
         self.metrics.set_verified_through(min(through, default=None))
+        self.metrics.set_stuck(max((worker.progress.stuck_s for worker in workers), default=0.0))
         self.metrics.set_partitions(self.worker.states(), of_topic=self.partitions)
         self.metrics.set_ready(ready=not self.worker.not_ready())
         self.metrics.set_dependency_up("kafka", up=self.worker.kafka_up)

@@ -23,6 +23,7 @@ _LABELS_MAX = {
     "topic": 64,
     "reason": 64,
     "verdict": 16,
+    "was": 16,
     "kind": 32,
     "scope": 16,
     "side": 8,
@@ -145,6 +146,21 @@ class Metrics:
             "verifier_shed_total", "Requests whose mirror copy the edge shed, by why.", "reason"
         )
         self._conflicts.add_many(dict.fromkeys(CONFLICTS, 0))
+        self._retracted = self._counter(
+            "verifier_conflicts_retracted_total",
+            "Conflicts counted before that hold no more.",
+            "scope",
+            "kind",
+        )
+        self._dropped_claims = self._counter(
+            "verifier_claims_dropped_total", "Claimants beyond the bound on a conflict key."
+        )
+        self._revisions = self._counter(
+            "verifier_revisions_total",
+            "Verdicts that replaced another: each is counted in verifier_requests_total under both.",
+            "was",
+            "verdict",
+        )
         self._join_s = self._histogram(
             "verifier_join_seconds", "From a request's first event to its verdict.", _JOIN_BUCKETS_S
         )
@@ -168,6 +184,10 @@ class Metrics:
         )
 
     def _add_state_families(self) -> None:
+        self._stuck_s = self._gauge(
+            "verifier_partition_stuck_seconds",
+            "For how long the partition that stands still the longest has done so, though records wait.",
+        )
         self._pending = self._gauge("verifier_pending_requests", "Requests without a verdict yet.")
         self._verified_through = self._gauge(
             "verifier_verified_through_timestamp_seconds",
@@ -253,6 +273,21 @@ class Metrics:
     def add_ignored_differences(self, counts: Mapping[tuple[str, str], int]) -> None:
         """A batch's counts by (route, kind)."""
         self._ignored.add_many(counts)
+
+    def add_revisions(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """A batch's revised verdicts by (verdict before, verdict now)."""
+        self._revisions.add_many(counts)
+
+    def add_retracted_conflicts(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """A batch's counts by (scope, kind)."""
+        self._retracted.add_many(counts)
+
+    def add_dropped_claims(self, count: int) -> None:
+        self._dropped_claims.add((), count)
+
+    def set_stuck(self, seconds: float) -> None:
+        """For how long the partition that stands still the longest has done so though records wait; 0 for none."""
+        self._stuck_s.set((), seconds)
 
     def add_conflicts(self, counts: Mapping[tuple[str, str], int]) -> None:
         """A batch's counts by (scope, kind)."""

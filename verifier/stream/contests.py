@@ -14,10 +14,11 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
+from verifier.core.conflict import keeps_oldest
 from verifier.core.conflict_scan import claimed_by, scan
 from verifier.core.errors import DependencyDown
 from verifier.core.journal import Entry
-from verifier.core.outcome import Claim, Conflict
+from verifier.core.outcome import Claim, Claimant, Conflict
 from verifier.stream.partition_config import PartitionConfig, Ports
 from verifier.stream.ports import ClaimResult, ClaimSet
 from verifier.stream.recovery import READ_ENTRIES_MAX
@@ -56,7 +57,7 @@ class Contests:
     """The claims of one partition.
 
     `epoch` is the life of the store in which all claims journaled so far have been made and looked into. `until_up`
-    repeats a call until the server it needs answers.
+    repeats a call until the server it needs answers. `dropped` is told of claimants that the bound on a set removed.
     """
 
     def __init__(
@@ -65,11 +66,13 @@ class Contests:
         config: PartitionConfig,
         ports: Ports,
         until_up: Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]],
+        dropped: Callable[[int], None],
     ) -> None:
         self._partition = partition
         self._config = config
         self._ports = ports
         self._until_up = until_up
+        self._dropped = dropped
         self._known_epoch = ""
         self._asked_at = 0.0
         self._overflowed = False
@@ -165,6 +168,8 @@ class Contests:
     async def _apply(self, claims: Sequence[Claim]) -> ClaimResult:
         result: ClaimResult = await self._until_up(lambda: self._ports.claims.apply(claims))
         self._asked_at = self._ports.clock.monotonic()
+        if result.dropped:
+            self._dropped(result.dropped)
         return result
 
     def _look(self, result: ClaimResult, claims: Sequence[Claim]) -> None:
@@ -178,7 +183,8 @@ class Contests:
             mine = by_place.get((found.scope, found.key))
             if not mine:
                 continue
-            conflicts, retracted = self._scan(found, mine)
+            beyond = _beyond(found, mine) if result.dropped and keeps_oldest(found.scope) else ()
+            conflicts, retracted = self._scan(found, mine, beyond)
             for conflict in conflicts:
                 self._note(conflict.id, _Finding(conflict, found.version, mine[0]))
             for conflict_id in retracted:
@@ -254,10 +260,22 @@ class Contests:
                 again.findings[conflict_id] = None, place
         return again
 
-    def _scan(self, found: ClaimSet, claims: Sequence[Claim]) -> tuple[list[Conflict], list[str]]:
+    def _scan(
+        self, found: ClaimSet, claims: Sequence[Claim], beyond: Sequence[Claimant] = ()
+    ) -> tuple[list[Conflict], list[str]]:
         return scan(
-            [(found.scope, found.key, found.version, found.claimants)],
+            [(found.scope, found.key, found.version, (*found.claimants, *beyond))],
             claims,
             ttl_s=self._config.idempotency_ttl_s,
             conflict_timeout_s=self._config.conflict_timeout_s,
         )
+
+
+def _beyond(found: ClaimSet, mine: Sequence[Claim]) -> list[Claimant]:
+    """Our claimants that a full set of the oldest did not keep: later than all it holds, they have lost for certain.
+
+    Who holds the key is known from the set. Should a still earlier claimant come, these are not looked at again.
+    """
+    there = {(claimant.side, claimant.request_id) for claimant in found.claimants}
+    claimants = {(claim.claimant.side, claim.claimant.request_id): claim.claimant for claim in mine}
+    return [claimant for identity, claimant in claimants.items() if identity not in there]

@@ -42,7 +42,7 @@ class Outputs:
         self._metrics = metrics
         self._on_entry = on_entry
         self._rejected: list[Message] = []
-        self._conflict_ids: OrderedDict[str, None] = OrderedDict()
+        self._conflict_ids: OrderedDict[str, tuple[str, str]] = OrderedDict()
 
     # -- records that could not be used ----------------------------------------------------------------------
 
@@ -146,6 +146,8 @@ class Outputs:
             self._observe_resolved(entry.resolved, now)
         if entry.conflicts:
             metrics.add_conflicts(self._new_conflicts(entry))
+        if entry.retracted:
+            metrics.add_retracted_conflicts(self._gone_conflicts(entry))
         if self._on_entry is not None:
             self._on_entry(entry)
 
@@ -156,11 +158,20 @@ class Outputs:
             if conflict.id in self._conflict_ids:
                 self._conflict_ids.move_to_end(conflict.id)
                 continue
-            self._conflict_ids[conflict.id] = None
+            self._conflict_ids[conflict.id] = conflict.scope, conflict.kind
             if len(self._conflict_ids) > CONFLICT_IDS_MAX:
                 self._conflict_ids.popitem(last=False)
             new[conflict.scope, conflict.kind] += 1
         return new
+
+    def _gone_conflicts(self, entry: Entry) -> Counter[tuple[str, str]]:
+        """Count the conflicts that this entry takes back, of those that are remembered."""
+        known = (self._conflict_ids.pop(conflict_id, None) for conflict_id in entry.retracted)
+        return Counter(counted for counted in known if counted is not None)
+
+    def claims_dropped(self, claimants: int) -> None:
+        """Count claimants that the bound on a conflict key has removed."""
+        self._metrics.add_dropped_claims(claimants)
 
     def _observe_resolved(self, resolved: Sequence[Resolved], now: float) -> None:
         requests: Counter[tuple[str, str]] = Counter()
@@ -170,10 +181,13 @@ class Outputs:
         latencies: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
         joins: list[float] = []
         unsettled: Counter[tuple[str, str]] = Counter()
+        revised: Counter[tuple[str, str]] = Counter()
         for item in resolved:
-            outcome = item.outcome
-            if item.was is not None and item.was.verdict == outcome.verdict:
-                continue
+            outcome, was = item.outcome, item.was
+            if was is not None:
+                if was.verdict == outcome.verdict:
+                    continue
+                revised[was.verdict, outcome.verdict] += 1
             requests[outcome.route, outcome.verdict] += 1
             for difference in outcome.differences:
                 differences[outcome.route, difference.kind] += 1
@@ -181,13 +195,17 @@ class Outputs:
                 ignored[outcome.route, difference.kind] += 1
             if outcome.reasons or outcome.missing:
                 unsettled.update(_unsettled(outcome))
-            joins.append(max(0.0, now - outcome.ts))
+            if was is None:
+                joins.append(max(0.0, now - outcome.ts))
             for facts in outcome.sides:
+                if was is not None and facts in was.sides:
+                    continue
                 if facts.status is not None:
                     responses[facts.side, outcome.route, facts.status] += 1
                 if facts.latency_s is not None:
                     latencies[facts.side, outcome.route].append(facts.latency_s)
         self._metrics.add_requests(requests)
+        self._metrics.add_revisions(revised)
         self._observe_unsettled(unsettled)
         self._metrics.add_differences(differences)
         self._metrics.add_ignored_differences(ignored)

@@ -70,7 +70,7 @@ class PartitionWorker:
         self.patience = Patience(partition, ports.clock, config.retry_s)
         self._until_up = self.patience.until_up
         self._appending = Appending(partition, ports.journal, self._until_up)
-        self._contests = Contests(partition, config, ports, self._until_up)
+        self._contests = Contests(partition, config, ports, self._until_up, outputs.claims_dropped)
         held = (self._appending, self._contests, self._until_up)
         self._publishing = Publishing(outputs, ports.publisher, *held)
         self._evidence = Evidence(partition, codec, ports, self._until_up)

@@ -88,12 +88,17 @@ class ClaimSet(Protocol):
 
 
 class ClaimResult(Protocol):
-    """The sets with claimants of several requests, and the life of the store (it changes when its memory is lost)."""
+    """The sets with claimants of several requests, and the life of the store (it changes when its memory is lost).
+
+    `dropped`: claimants that the bound on a set has removed, be it from among those just claimed.
+    """
 
     @property
     def contested(self) -> Sequence[ClaimSet]: ...
     @property
     def epoch(self) -> str: ...
+    @property
+    def dropped(self) -> int: ...
 
 
 class ClaimsStore(Protocol):

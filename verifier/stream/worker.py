@@ -316,6 +316,6 @@ class Worker:
 def _state(worker: PartitionWorker) -> str:
     if worker.blocked:
         return "blocked"
-    if worker.patience.waiting_for:
+    if worker.patience.waiting_for or worker.turns.held:
         return "waiting"
     return "working" if worker.recovered else "recovering"

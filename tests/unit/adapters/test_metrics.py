@@ -47,6 +47,10 @@ CONTRACT = {
     "verifier_partitions": {"state"},
     "verifier_topic_partitions": set(),
     "verifier_ready": set(),
+    "verifier_revisions_total": {"was", "verdict"},
+    "verifier_conflicts_retracted_total": {"scope", "kind"},
+    "verifier_claims_dropped_total": set(),
+    "verifier_partition_stuck_seconds": set(),
 }
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -94,6 +98,10 @@ def fed() -> Metrics:
     metrics.add_shed({"in_flight": 16})
     metrics.set_partitions({"working": 3, "waiting": 1}, of_topic=8)
     metrics.set_ready(ready=True)
+    metrics.add_revisions({("incomplete", "match"): 17})
+    metrics.add_retracted_conflicts({("idempotency", "conflict"): 18})
+    metrics.add_dropped_claims(19)
+    metrics.set_stuck(20.5)
     return metrics
 
 
