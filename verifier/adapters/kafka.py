@@ -7,20 +7,15 @@ without a group, one for each read at most, so that reads never disturb one anot
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from aiokafka.errors import (
-    ConsumerStoppedError,
-    IllegalOperation,
-    KafkaError,
-    MessageSizeTooLargeError,
-    ProducerClosed,
-)
+from aiokafka.errors import MessageSizeTooLargeError, ProducerClosed
 
+from verifier.adapters.kafka_calls import REQUEST_TIMEOUT_S, guarded, stopped
+from verifier.adapters.kafka_places import PlacesReader
 from verifier.core.errors import DependencyDown, VerifierError
 from verifier.core.events import Source
 from verifier.core.journal import Entry, decode_entry, encode_entry
@@ -30,19 +25,8 @@ from verifier.stream.ports import EntryTooLarge, Message
 _T = TypeVar("_T")
 MESSAGE_BYTES_MAX = 32 * 1024 * 1024
 FETCH_BYTES_MAX = 8 * 1024 * 1024
-REQUEST_TIMEOUT_S = 30.0
-STOP_TIMEOUT_S = 3.0
 ENTRY_BYTES_MAX = 30 * 1024 * 1024
 FAILURES_MAX = 3
-GAP_READ_MAX = 64
-_log = structlog.get_logger(__name__)
-
-
-async def _guarded(call: Awaitable[_T], what: str, timeout_s: float = REQUEST_TIMEOUT_S) -> _T:
-    try:
-        return await asyncio.wait_for(call, timeout_s)
-    except (KafkaError, ConsumerStoppedError, IllegalOperation, TimeoutError, OSError) as error:
-        raise DependencyDown("kafka", f"{what}: {type(error).__name__} {error}".rstrip()) from error
 
 
 class KafkaWriter:
@@ -72,8 +56,8 @@ class KafkaWriter:
 
     async def _append(self, encoded: bytes, partition: int) -> int:
         producer = await self._started()
-        future = await _guarded(producer.send(self._journal_topic, encoded, partition=partition), "journal")
-        done = await _guarded(future, "journal")
+        future = await guarded(producer.send(self._journal_topic, encoded, partition=partition), "journal")
+        done = await guarded(future, "journal")
         return int(done.offset)
 
     async def publish(self, messages: Sequence[Message]) -> None:
@@ -84,18 +68,18 @@ class KafkaWriter:
     async def _publish(self, messages: Sequence[Message]) -> None:
         producer = await self._started()
         futures = [
-            await _guarded(
+            await guarded(
                 producer.send(m.topic, m.value, key=m.key, partition=m.partition), f"publishing to {m.topic}"
             )
             for m in messages
         ]
-        await _guarded(asyncio.gather(*futures), "publishing")
+        await guarded(asyncio.gather(*futures), "publishing")
 
     async def stop(self) -> None:
         """Flush and close; gives up after a few seconds, as what was not confirmed is done again."""
         if self._producer is not None:
             producer, self._producer = self._producer, None
-            await _stopped(producer)
+            await stopped(producer)
 
     async def _counted(self, call: Awaitable[_T]) -> _T:
         """After some failures in a row, or a fatal one, the next call starts with a new producer."""
@@ -123,9 +107,9 @@ class KafkaWriter:
                     request_timeout_ms=int(REQUEST_TIMEOUT_S * 500),
                 )
                 try:
-                    await _guarded(producer.start(), "connecting")
+                    await guarded(producer.start(), "connecting")
                 except BaseException:
-                    await _stopped(producer)
+                    await stopped(producer)
                     raise
                 self._producer = producer
             return self._producer
@@ -139,6 +123,7 @@ class KafkaReader:
         self._sources = tuple(source_topics)
         self._journal_topic = journal_topic
         self._offsets: AIOKafkaConsumer | None = None
+        self._places = PlacesReader(bootstrap)
         self._lock = asyncio.Lock()
 
     # -- journal -------------------------------------------------------------------------------------------
@@ -147,8 +132,8 @@ class KafkaReader:
         """Return the journal's first offset kept and the next one to be written."""
         tp = TopicPartition(self._journal_topic, partition)
         consumer = await self._offsets_consumer()
-        first = await _guarded(consumer.beginning_offsets([tp]), "journal")
-        end = await _guarded(consumer.end_offsets([tp]), "journal")
+        first = await guarded(consumer.beginning_offsets([tp]), "journal")
+        end = await guarded(consumer.end_offsets([tp]), "journal")
         return first[tp], end[tp]
 
     async def read_journal(self, partition: int, start: int, end: int | None) -> list[tuple[int, Entry]]:
@@ -160,20 +145,28 @@ class KafkaReader:
             entries += [(record.offset, decode_entry(record.value)) for record in records if record.value]
         return entries
 
+    async def read_entries(self, partition: int, offsets: Sequence[int]) -> list[Entry | None]:
+        """Return the entries at these offsets, in the order asked; None where retention took one."""
+        first, _ = await self.tail(partition)
+        kept = sorted({offset for offset in offsets if offset >= first})
+        records = await self._places.fetch([(self._journal_topic, partition, offset) for offset in kept])
+        found = {r.offset: decode_entry(r.value) for r in records if r is not None and r.value}
+        return [found.get(offset) for offset in offsets]
+
     # -- sources -------------------------------------------------------------------------------------------
 
     async def ends(self, partitions: Sequence[int]) -> dict[int, list[int]]:
         """Return for each partition index the next offset to be written in every source."""
         tps = [TopicPartition(topic, p) for p in partitions for topic in self._sources]
         consumer = await self._offsets_consumer()
-        ends = await _guarded(consumer.end_offsets(tps), "end offsets", 10.0)
+        ends = await guarded(consumer.end_offsets(tps), "end offsets", 10.0)
         return {p: [ends[TopicPartition(topic, p)] for topic in self._sources] for p in partitions}
 
     async def beginnings(self, partition: int) -> list[int]:
         """Return the first offset kept of every source."""
         tps = [TopicPartition(topic, partition) for topic in self._sources]
         consumer = await self._offsets_consumer()
-        beginnings = await _guarded(consumer.beginning_offsets(tps), "beginning offsets", 10.0)
+        beginnings = await guarded(consumer.beginning_offsets(tps), "beginning offsets", 10.0)
         return [beginnings[tp] for tp in tps]
 
     async def read(self, source: Source, partition: int, start: int, end: int) -> AsyncIterator[list[Record]]:
@@ -188,15 +181,8 @@ class KafkaReader:
         )
 
     async def fetch_places(self, places: Sequence[tuple[str, int, int]]) -> list[Record | None]:
-        """Return the records at (topic, partition, offset), in the order asked."""
-        found: dict[tuple[str, int, int], Record] = {}
-        wanted = sorted(set(places))
-        if wanted:
-            async with self._consumer() as consumer:
-                for topic, partition, first, end in _runs(wanted):
-                    async for records in self._range_of(consumer, topic, partition, first, end):
-                        found.update({(topic, partition, record.offset): record for record in records})
-        return [found.get(place) for place in places]
+        """Return the records at (topic, partition, offset), in the order asked; None where retention took one."""
+        return await self._places.fetch(places)
 
     # -- mechanics -----------------------------------------------------------------------------------------
 
@@ -212,15 +198,15 @@ class KafkaReader:
         tp, what = TopicPartition(topic, partition), f"reading {topic}"
         if consumer.assignment() != {tp}:
             consumer.assign([tp])
-        first = (await _guarded(consumer.beginning_offsets([tp]), what))[tp]
+        first = (await guarded(consumer.beginning_offsets([tp]), what))[tp]
         consumer.seek(tp, max(start, first))
-        while await _guarded(consumer.position(tp), what) < end:
-            batches = await _guarded(consumer.getmany(tp, timeout_ms=500), what)
+        while await guarded(consumer.position(tp), what) < end:
+            batches = await guarded(consumer.getmany(tp, timeout_ms=500), what)
             records = [record for record in batches.get(tp, ()) if record.offset < end]
             if records:
                 yield records
             elif not batches:
-                last = (await _guarded(consumer.end_offsets([tp]), what))[tp]
+                last = (await guarded(consumer.end_offsets([tp]), what))[tp]
                 if last < end:
                     raise VerifierError(
                         f"{topic}/{partition} ends at offset {last}, but {end} was expected: "
@@ -237,47 +223,29 @@ class KafkaReader:
             fetch_max_wait_ms=100,
         )
         try:
-            await _guarded(consumer.start(), "connecting")
+            await guarded(consumer.start(), "connecting")
             yield consumer
         finally:
-            await _stopped(consumer)
+            await stopped(consumer)
 
     async def _offsets_consumer(self) -> AIOKafkaConsumer:
         async with self._lock:
             if self._offsets is None:
                 consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, enable_auto_commit=False)
                 try:
-                    await _guarded(consumer.start(), "connecting")
+                    await guarded(consumer.start(), "connecting")
                 except BaseException:
-                    await _stopped(consumer)
+                    await stopped(consumer)
                     raise
                 self._offsets = consumer
             return self._offsets
 
     async def stop(self) -> None:
         """Close."""
+        await self._places.stop()
         if self._offsets is not None:
             consumer, self._offsets = self._offsets, None
-            await _stopped(consumer)
-
-
-def _runs(places: Sequence[tuple[str, int, int]]) -> list[tuple[str, int, int, int]]:
-    """Join sorted places to (topic, partition, first, end) where they lie close enough to be read at once."""
-    runs: list[tuple[str, int, int, int]] = []
-    for topic, partition, offset in places:
-        if runs and runs[-1][:2] == (topic, partition) and offset - runs[-1][3] < GAP_READ_MAX:
-            runs[-1] = (*runs[-1][:3], offset + 1)
-        else:
-            runs.append((topic, partition, offset, offset + 1))
-    return runs
-
-
-async def _stopped(client: AIOKafkaProducer | AIOKafkaConsumer) -> None:
-    """Stop a client of a Kafka that may be away: what it cannot say goodbye to in time is left."""
-    try:
-        await asyncio.wait_for(client.stop(), STOP_TIMEOUT_S)
-    except (KafkaError, TimeoutError, OSError) as error:
-        _log.info("client_left", detail=f"{type(error).__name__} {error}".rstrip())
+            await stopped(consumer)
 
 
 class KafkaJournal:
@@ -294,9 +262,4 @@ class KafkaJournal:
 
     async def entries(self, partition: int, offsets: Sequence[int]) -> list[Entry | None]:
         """Return the entries at these offsets, in the order asked; None where retention took one."""
-        found: Mapping[int, Entry] = {
-            offset: entry
-            for wanted in set(offsets)
-            for offset, entry in await self.read(partition, wanted, wanted + 1)
-        }
-        return [found.get(offset) for offset in offsets]
+        return await self._reader.read_entries(partition, offsets)
