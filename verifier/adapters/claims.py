@@ -183,11 +183,14 @@ class RedisClaims:
                 answer = await cast(Any, self._redis.eval(_SCRIPT, len(keys), *keys, *args))
         return cast(bytes, answer)
 
-    def _redis_key(self, scope: str, key: str) -> bytes:
-        encoded = key.encode(errors="surrogatepass")
-        if len(encoded) > _KEY_BYTES_MAX:
-            encoded = b"#" + hashlib.blake2b(encoded, digest_size=32).hexdigest().encode()
-        return f"{self._prefix}{scope}:".encode() + encoded
+    def _redis_key(self, scope: str, key: str) -> str:
+        try:
+            size = len(key) if key.isascii() else len(key.encode())
+        except UnicodeEncodeError:  # a lone surrogate: no text for MessagePack
+            size = _KEY_BYTES_MAX + 1
+        if size > _KEY_BYTES_MAX:
+            key = "#" + hashlib.blake2b(key.encode(errors="surrogatepass"), digest_size=32).hexdigest()
+        return f"{self._prefix}{scope}:{key}"
 
     def _hash_options(self, scope: str) -> tuple[int, int]:
         oldest = keeps_oldest(scope)
