@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import quote
 
+from verifier.capture.announcement import Announcement
 from verifier.capture.capture_queue import WRITES_DROPPED
 from verifier.capture.queued_publisher import Publisher
 from verifier.capture.records import (
@@ -50,7 +51,8 @@ class CaptureConfig:
 
     `after_response_s`: work that an application does after its response (background tasks) may still write.
     The record waits for it so long, then goes out without a count of writes. `announce_writes` off leaves the
-    count out always: for a service whose writes come from Debezium.
+    count out always: for a service whose writes come from Debezium. `responses` off: the edge captures those; the
+    writes alone are published, and their count is told to the edge in `X-Verifier-Writes`.
     """
 
     body_max_bytes: int = 65_536
@@ -62,6 +64,7 @@ class CaptureConfig:
     skip_paths: frozenset[str] = frozenset()
     after_response_s: float = 5.0
     announce_writes: bool = True
+    responses: bool = True
     writes_max: int = WRITES_MAX
     write_bytes_max: int = WRITE_BYTES_MAX
 
@@ -158,7 +161,7 @@ class CaptureMiddleware:
             else:
                 exchange.returned()
 
-    def _open(self, scope: Scope, receive: Receive, send: Send) -> _Exchange | None:
+    def _open(self, scope: Scope, receive: Receive, send: Send) -> _Exchange | Announcement | None:
         config, names, stats = self._config, self._names, self._stats
         if scope["path"] in config.skip_paths:
             stats.skipped += 1
@@ -191,6 +194,8 @@ class CaptureMiddleware:
             write_bytes_max=config.write_bytes_max,
             on_late=self._count_late_write,
         )
+        if not config.responses:
+            return Announcement(receive, send, writes, self._publisher, announce=config.announce_writes)
         return _Exchange(receive, send, writes, self._publisher, config, names.redact, stats)
 
     def _count_late_write(self) -> None:

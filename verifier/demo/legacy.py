@@ -5,6 +5,7 @@ python -m verifier.demo.legacy --port 8081 --dsn postgresql://… --kafka localh
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import Any
 
@@ -13,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from verifier.capture import CaptureMiddleware, Publisher
+from verifier.capture import CaptureConfig, CaptureMiddleware, Publisher
 from verifier.capture.asgi import App
 from verifier.demo import serving
 from verifier.demo.database import Store
@@ -41,7 +42,7 @@ _ROUTES = (
 ROUTE_TEMPLATES = tuple(f"{method} {path}" for method, path, _ in _ROUTES)
 
 
-def build_app(store: Store, publisher: Publisher) -> App:
+def build_app(store: Store, publisher: Publisher, *, capture: CaptureConfig = serving.CAPTURE) -> App:
     """The legacy API over its database, captured as side `main`."""
     sample = Sample(store, newest_first=False)
 
@@ -52,9 +53,7 @@ def build_app(store: Store, publisher: Publisher) -> App:
     routes += [
         Route(path, _endpoint(sample, operation), methods=[method]) for method, path, operation in _ROUTES
     ]
-    return CaptureMiddleware(
-        Starlette(routes=routes), side="main", publisher=publisher, config=serving.CAPTURE
-    )
+    return CaptureMiddleware(Starlette(routes=routes), side="main", publisher=publisher, config=capture)
 
 
 def _endpoint(sample: Sample, operation: str) -> Any:
@@ -82,7 +81,8 @@ def _json(value: Any) -> bytes:
 
 def main() -> None:
     """Serve until told to stop."""
-    serving.run(serving.read_arguments("legacy", with_faults=False), side="main", build=build_app)
+    arguments = serving.read_arguments("legacy", with_faults=False)
+    serving.run(arguments, side="main", build=functools.partial(build_app, capture=arguments.capture))
 
 
 if __name__ == "__main__":

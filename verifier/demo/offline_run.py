@@ -35,9 +35,9 @@ def run_offline(options: DemoOptions, say: Say) -> tuple[Report, Score]:
     """Run the demo with files in place of topics."""
     with tempfile.TemporaryDirectory(prefix="verifier-demo-") as folder:
         data_dir = Path(folder)
-        log = _record(options, data_dir, say)
+        logs = _record(options, data_dir, say)
         say("judging the records with `verifier offline`")
-        report, database = _judge(data_dir, log)
+        report, database = _judge(data_dir, logs)
         found = _findings(database, latency_faults(options))
         truth = Plan(options.seed).truth(options.requests) if options.faults else []
         scored = score(truth, found.verdicts, found.conflicts, latencies=found.latencies(truth))
@@ -45,8 +45,8 @@ def run_offline(options: DemoOptions, say: Say) -> tuple[Report, Score]:
         return msgspec.structs.replace(report, sections=sections), scored
 
 
-def _record(options: DemoOptions, data_dir: Path, say: Say) -> Path:
-    """Send the traffic; afterwards the records lie in `data_dir/records` and NGINX's log at the path returned."""
+def _record(options: DemoOptions, data_dir: Path, say: Say) -> list[Path]:
+    """Send the traffic; afterwards the writes lie in `data_dir/records`, the rest in the edge's logs returned."""
     records = data_dir / "records"
     with ExitStack() as stack:
         say("starting PostgreSQL, the legacy API and its successor, and NGINX")
@@ -66,18 +66,17 @@ def _record(options: DemoOptions, data_dir: Path, say: Say) -> Path:
             shadow=addresses["successor"],
             shadow_rate_per_s=10_000,
             shadow_burst=10_000,
-            capture=False,
         )
         edge = stack.enter_context(Nginx(data_dir / "edge", params))
         say(f"sending {options.requests} requests to {LOOPBACK}")
         asyncio.run(send_through(edge.url, addresses["successor"], options, lambda _: None))
-    return edge.log_path
+    return [edge.log_path, edge.main_responses_path, edge.shadow_responses_path]
 
 
-def _judge(data_dir: Path, log: Path) -> tuple[Report, Path]:
+def _judge(data_dir: Path, logs: list[Path]) -> tuple[Report, Path]:
     config, database = data_dir / "verifier.yaml", data_dir / "tables.sqlite"
     config.write_text(yaml.safe_dump({"rules": faults.demo_rules(), "routes": list(ROUTE_TEMPLATES)}))
-    arguments = ["offline", str(data_dir / "records"), str(log), "--config", str(config)]
+    arguments = ["offline", str(data_dir / "records"), *map(str, logs), "--config", str(config)]
     arguments += ["--sqlite", str(database), "--format", "json", "--fail-on", "none"]
     done = subprocess.run(
         program(*arguments),

@@ -122,7 +122,6 @@ def running_system(options: DemoOptions, say: Say) -> Iterator[Running]:
             shadow=running.shadow_url,
             shadow_rate_per_s=10_000,
             shadow_burst=10_000,
-            capture=False,
         )
         edge = stack.enter_context(Nginx(data_dir / "edge", params))
         running.edge_url = edge.url
@@ -210,7 +209,7 @@ def backend(
     command = [sys.executable, "-m", f"verifier.demo.{name}", "--port", str(port), "--dsn", dsn]
     process = ManagedProcess(
         f"{name} API",
-        [*command, "--prepared", *target, *(faulty if name == "successor" else [])],
+        [*command, "--prepared", "--responses", "edge", *target, *(faulty if name == "successor" else [])],
         log_path=data_dir / f"{name}.log",
         env=dict(os.environ),
         ready=lambda: port_open(port),

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import uvicorn
@@ -21,6 +21,7 @@ from verifier.demo.backlog import ServedCount
 from verifier.demo.database import Store, prepare
 
 CAPTURE = CaptureConfig(skip_paths=frozenset({"/api/v1/health"}))
+CAPTURE_OF_WRITES = replace(CAPTURE, responses=False)
 _CLOSE_S = 10.0
 _DRAIN_S = 5
 
@@ -37,6 +38,7 @@ class Arguments:
     seed: int
     faults: bool
     prepared: bool
+    capture: CaptureConfig
 
 
 def read_arguments(name: str, *, with_faults: bool) -> Arguments:
@@ -51,6 +53,12 @@ def read_arguments(name: str, *, with_faults: bool) -> Arguments:
     target.add_argument("--records", type=Path, help="a folder for the records, where there is no Kafka")
     parser.add_argument("--topic-prefix", default="")
     parser.add_argument("--prepared", action="store_true", help="the database is seeded already: leave it")
+    parser.add_argument(
+        "--responses",
+        choices=("own", "edge"),
+        default="own",
+        help="who captures the responses; with `edge` the count of writes is told to it in a header",
+    )
     if with_faults:
         parser.add_argument("--faults", choices=("on", "off"), default="on")
         parser.add_argument("--seed", type=int, default=7, help="the seed of the traffic's plan")
@@ -64,6 +72,7 @@ def read_arguments(name: str, *, with_faults: bool) -> Arguments:
         seed=getattr(given, "seed", 0),
         faults=getattr(given, "faults", "off") == "on",
         prepared=given.prepared,
+        capture=CAPTURE if given.responses == "own" else CAPTURE_OF_WRITES,
     )
 
 

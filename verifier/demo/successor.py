@@ -17,7 +17,7 @@ from typing import Any, Final, cast
 import falcon.asgi
 import orjson
 
-from verifier.capture import CaptureMiddleware, Publisher
+from verifier.capture import CaptureConfig, CaptureMiddleware, Publisher
 from verifier.capture.asgi import App, Receive, Scope, Send, SideOf
 from verifier.capture.records import Side
 from verifier.demo import serving
@@ -180,7 +180,12 @@ class _Health:
 
 
 def build_app(
-    store: Store, publisher: Publisher, *, plan: Plan | None = None, side: Side | SideOf = "shadow"
+    store: Store,
+    publisher: Publisher,
+    *,
+    plan: Plan | None = None,
+    side: Side | SideOf = "shadow",
+    capture: CaptureConfig = serving.CAPTURE,
 ) -> App:
     """The successor over its database, captured as `side`; with a plan, its faults are planted."""
     successor = Successor(store, plan)
@@ -190,7 +195,7 @@ def build_app(
     app.add_route("/api/v1/health", _Health())
     for path, operations in _ROUTES:
         app.add_route(path, _Endpoint(successor, operations))
-    captured = CaptureMiddleware(cast(App, app), side=side, publisher=publisher, config=serving.CAPTURE)
+    captured = CaptureMiddleware(cast(App, app), side=side, publisher=publisher, config=capture)
     return captured if plan is None else CrashGate(captured, plan)
 
 
@@ -222,7 +227,9 @@ def main() -> None:
     """Serve until told to stop."""
     arguments = serving.read_arguments("successor", with_faults=True)
     plan = Plan(arguments.seed) if arguments.faults else None
-    serving.run(arguments, side="shadow", build=functools.partial(build_app, plan=plan))
+    serving.run(
+        arguments, side="shadow", build=functools.partial(build_app, plan=plan, capture=arguments.capture)
+    )
 
 
 if __name__ == "__main__":
