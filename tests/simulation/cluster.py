@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextvars import ContextVar
 from random import Random
 from typing import Any, cast
@@ -19,7 +19,7 @@ from tests.simulation.links import (
     Servers,
     StoreLink,
 )
-from tests.simulation.traffic import ROUTES
+from tests.simulation.traffic import POISON, ROUTES
 from tests.simulation.virtual_loop import VirtualLoop
 from verifier.core.engine import Engine
 from verifier.core.events import Source
@@ -44,6 +44,7 @@ TOPICS = OutputTopics(
     rejected="verifier.rejected",
 )
 _SOURCES = tuple(Source)
+_POISON = f'"{POISON}"'.encode()
 _OWNER: ContextVar[Process] = ContextVar("process")
 _JUDGE = Judge(Policy.default(), Router(ROUTES, routes_max=100), JudgeConfig())
 
@@ -53,6 +54,19 @@ class NoMetrics:
 
     def __getattr__(self, name: str) -> Any:
         return lambda *_args, **_kwargs: None
+
+
+class Poisoned(Exception):
+    """The mistake of `FailingCodec`."""
+
+
+class FailingCodec(Codec):
+    """The real one with a mistake: a few records make it fail, and whatever is decoded with them."""
+
+    def decode(self, source: Source, partition: int, records: Sequence[Any], known: Any = ()) -> Any:
+        if any(_POISON in (record.value or b"") for record in records):
+            raise Poisoned
+        return super().decode(source, partition, records, known)
 
 
 class VirtualTime:
@@ -239,10 +253,11 @@ class Process:
             idempotency_ttl_s=setup.idempotency_ttl_s,
             conflict_timeout_s=setup.conflict_timeout_s,
         )
+        codec = FailingCodec if setup.faults.poison else Codec
         return PartitionWorker(
             partition,
             make_engine=self._make_engine,
-            codec=Codec(CodecConfig(partitions=setup.partitions)),
+            codec=codec(CodecConfig(partitions=setup.partitions)),
             outputs=Outputs(TOPICS, cast(MetricsPort, NoMetrics())),
             ports=self._ports,
             config=config,

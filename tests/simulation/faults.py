@@ -15,6 +15,7 @@ class Faults:
     skew: bool = False
     missing: bool = False
     garbage: bool = False
+    poison: bool = False
     idle: bool = False
     gaps: bool = False
     ties: bool = False

@@ -12,18 +12,21 @@ import msgspec
 import pytest
 
 from verifier.core import conflict, conflict_scan
-from verifier.core.engine import Engine
-from verifier.core.events import SIDE_RANK, Seen
+from verifier.core.engine import Engine, Slice
+from verifier.core.events import SIDE_RANK, Seen, Source
 from verifier.core.join import Join
 from verifier.core.journal import Entry
 from verifier.core.requests import ClosedRequest, OpenRequest
 from verifier.core.watermark import NEVER, Watermark
 from verifier.stream import contests, partition, recovery
 from verifier.stream.appending import Appending
+from verifier.stream.care import SET_ASIDE, Care
+from verifier.stream.codec import Codec, Record
 from verifier.stream.contests import Contests
 from verifier.stream.outputs import Outputs
 from verifier.stream.partition import PartitionWorker
 from verifier.stream.partition_config import Incoming
+from verifier.stream.rereading import Rereading
 from verifier.testing_tables import MemoryStore
 
 Mutant = Callable[[pytest.MonkeyPatch], None]
@@ -151,9 +154,8 @@ def a_gap_in_what_is_handed_over_is_not_read(patch: pytest.MonkeyPatch) -> None:
             self._engine.positions[batch.source] = max(position, batch.records[0].offset)
         await real(self, batches)
 
-    name = "_work" if hasattr(PartitionWorker, "_work") else "_step"
-    real = getattr(PartitionWorker, name)
-    patch.setattr(PartitionWorker, name, work)
+    real = PartitionWorker._work
+    patch.setattr(PartitionWorker, "_work", work)
 
 
 @mutant
@@ -226,6 +228,26 @@ def entries_the_tables_lack_are_not_applied_after_a_crash(patch: pytest.MonkeyPa
         return await recovery.read_chain(journal, number, position, unlacked)
 
     patch.setattr(partition, "read_chain", read_chain)
+
+
+@mutant
+def a_recovery_feeds_what_is_set_aside(patch: pytest.MonkeyPatch) -> None:
+    def feed(self: Rereading, engine: Engine, source: Source, piece: Sequence[Record]) -> None:
+        seen, _ = self._codec.decode(source, self._partition, piece, ())
+        engine.refeed(Slice(source=source, start=piece[0].offset, end=piece[-1].offset + 1, seen=seen))
+
+    patch.setattr(Rereading, "_feed", feed)
+
+
+@mutant
+def poison_is_dropped_unsaid(patch: pytest.MonkeyPatch) -> None:
+    real = Care.decode
+
+    def decode(self: Care, codec: Codec, source: Source, *more: Any) -> Any:
+        seen, rejections = real(self, codec, source, *more)
+        return seen, [each for each in rejections if each.reason != SET_ASIDE]
+
+    patch.setattr(Care, "decode", decode)
 
 
 @mutant

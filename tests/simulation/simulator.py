@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from tests.simulation import verdicts
-from tests.simulation.cluster import TOPICS, Cluster, task_factory
+from tests.simulation.cluster import TOPICS, Cluster, Poisoned, task_factory
 from tests.simulation.faults import Setup, draw_setup
 from tests.simulation.invariants import Violated, Watch, must
 from tests.simulation.links import Servers
@@ -120,7 +120,7 @@ class _Simulation:
         """Look at what the product logs: a partition that fails for any reason but a server's absence is a defect."""
         if event["event"] in _DEFECTS:
             error = sys.exc_info()[1]
-            if not isinstance(error, DependencyDown):
+            if not isinstance(error, DependencyDown | Poisoned):
                 self._failed = self._failed or error or Violated(f"{event}")
         raise structlog.DropEvent
 

@@ -22,6 +22,8 @@ ROUTES = (
 )
 _ENTITIES = ("news", "market_data")
 _FAR_S = 45.0
+POISON = "poison"
+"""The field that makes the simulated codec fail."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,9 @@ class _Traffic:
         if self._faults.garbage:
             for _ in range(self._rng.randint(1, 8)):
                 self._garbage()
+        if self._faults.poison:
+            for _ in range(self._rng.randint(1, 3)):
+                self._poison()
         return sorted(self._made, key=lambda made: (made.at_s, made.value))
 
     # -- one request ---------------------------------------------------------------------------------------
@@ -201,3 +206,13 @@ class _Traffic:
             partition = (at_home + 1) % partitions
             value, source = json.dumps(edge(f"g{number}", ts=TS + at_s)).encode(), Source.EDGE
         self._made.append(Produced(at_s, source, partition, value, None))
+
+    def _poison(self) -> None:
+        """A good record, if only the code did not fail on it."""
+        rng = self._rng
+        request_id, at_s = f"p{rng.randrange(10_000)}", rng.uniform(0, self._setup.produce_s)
+        make = rng.choice((edge, response, write))
+        event = make(request_id, rng.choice(("main", "shadow")), ts=TS + at_s, **{POISON: True})
+        value = json.dumps(event).encode()
+        partition = self._partition_of(request_id)
+        self._made.append(Produced(at_s, source_of(event), partition, value, None))
