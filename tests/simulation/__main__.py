@@ -11,6 +11,9 @@ from tests.simulation.seeds import run_seeds
 from tests.simulation.simulator import run_seed
 
 
+PROGRESS_SEEDS = 250
+
+
 def main() -> int:
     """Run what the arguments say; 1 if a seed fails."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
@@ -37,7 +40,7 @@ def main() -> int:
             print(f"seed {result.seed}: {result.failure}\n  faults: {result.setup.faults}", flush=True)
             if not wanted.keep_going:
                 break
-        if done % 1000 == 0:
+        if done % PROGRESS_SEEDS == 0:
             print(f"{done} seeds, {done / (time.monotonic() - began_s):.0f} seeds/s", flush=True)
     elapsed_s = time.monotonic() - began_s
     print(f"{done} seeds in {elapsed_s:.1f} s, {done / elapsed_s:.0f} seeds/s, {failed} failed")
