@@ -10,7 +10,6 @@ import time
 from tests.simulation.seeds import run_seeds
 from tests.simulation.simulator import run_seed
 
-
 PROGRESS_SEEDS = 250
 
 
