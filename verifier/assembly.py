@@ -209,6 +209,7 @@ class Service:
         """The metrics, with the state of this moment."""
         workers = self.worker.partitions.values()
         self.metrics.set_pending(sum(worker.pending for worker in workers))
+        self.metrics.set_tables_queue(self.tables.queued)
         sources = self.settings.topics.sources
         self.metrics.set_lag({sources[source]: lag for source, lag in self.worker.lag_by_source().items()})
         through = [worker.progress.verified_through for worker in workers if worker.progress.verified_through]

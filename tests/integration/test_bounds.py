@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
 from flood import engine_of, run_flood
+from stream_world import StreamWorld, pair
 from verifier.adapters.claims import ClaimResult, RedisClaims
 from verifier.adapters.metrics import Metrics
 from verifier.core.events import Source
@@ -230,3 +232,22 @@ async def test_the_inbox_of_a_partition_makes_the_consumer_wait() -> None:
     assert not fifth.done()
     await world.worker._take()
     await fifth
+
+
+# -- idle for good -------------------------------------------------------------------------------------------------
+
+
+async def test_a_partition_that_gets_nothing_more_is_verified_further_and_further() -> None:
+    world = StreamWorld(join_timeout_s=0.5)
+    ts = time.time() - 5.0
+    async with world.running() as worker:
+        world.produce(*pair("a", ts), edge("never-answered", ts=ts))
+        await world.hand_over(worker)
+        summary = await world.settled(2)
+        assert summary["requests"]["incomplete"] == 1
+        before = summary["verified_through"]
+        assert before > ts
+        # nothing comes any more: the clock carries it on, at its own pace
+        while (await world.summary())["verified_through"] < before + 1.5:
+            await asyncio.sleep(0.02)
+        assert worker.pending == 0

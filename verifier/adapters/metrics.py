@@ -200,6 +200,9 @@ class Metrics:
         self._topic_partitions = self._gauge(
             "verifier_topic_partitions", "Partitions of each topic, to be shared by all workers."
         )
+        self._tables_queue = self._gauge(
+            "verifier_tables_queue_entries", "Journal entries that wait to be written to the tables."
+        )
         self._ready = self._gauge("verifier_ready", "1 if /readyz says yes, else 0.")
         self._dependency = self._gauge(
             "verifier_dependency_up", "1 if the dependency answers, else 0.", "dependency"
@@ -324,6 +327,10 @@ class Metrics:
 
     def set_pending(self, count: int) -> None:
         self._pending.set((), count)
+
+    def set_tables_queue(self, entries: int) -> None:
+        """Over all partitions; each has a bound, and waits at it."""
+        self._tables_queue.set((), entries)
 
     def set_verified_through(self, unix_s: float | None) -> None:
         """The least of this worker's partitions, or None while it has none: then there is no series."""

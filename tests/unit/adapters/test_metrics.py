@@ -51,6 +51,7 @@ CONTRACT = {
     "verifier_conflicts_retracted_total": {"scope", "kind"},
     "verifier_claims_dropped_total": set(),
     "verifier_partition_stuck_seconds": set(),
+    "verifier_tables_queue_entries": set(),
 }
 
 Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -102,6 +103,7 @@ def fed() -> Metrics:
     metrics.add_retracted_conflicts({("idempotency", "conflict"): 18})
     metrics.add_dropped_claims(19)
     metrics.set_stuck(20.5)
+    metrics.set_tables_queue(21)
     return metrics
 
 
