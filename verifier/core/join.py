@@ -32,17 +32,17 @@ Every input is possible in every state where the table names it; nothing else ca
 
 from __future__ import annotations
 
-import heapq
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Container, Iterable, Sequence
 
-from verifier.core.events import Edge, Response, Seen, Source, Write
+from verifier.core.events import Edge, Response, Seen, Source
 from verifier.core.outcome import Resolved
 from verifier.core.requests import (
     CANARY,
     EDGE_BIT,
     EXCUSED,
+    INFINITY,
     MAIN_PARTS,
     RESPONSE_BIT,
     ClosedRequest,
@@ -52,6 +52,7 @@ from verifier.core.requests import (
     Reopening,
     Run,
 )
+from verifier.core.timeline import Timeline
 
 __all__ = ["Closing", "Join", "JoinConfig", "Reopening"]
 
@@ -69,8 +70,8 @@ class Join:
         self._closed_order: deque[tuple[float, int, str]] = deque()
         self._forgotten_ts = float("-inf")
         self._stray_ids: set[str] = set()
-        self._timers: list[tuple[float, str]] = []
-        self._ages: list[tuple[float, str]] = []
+        self._timers = Timeline()
+        self._ages = Timeline()
         self._runs: list[list[Run]] = [[] for _ in Source]
         self._closing: dict[str, tuple[OpenRequest, bool]] = {}
         self._reopening: dict[str, dict[int, Seen]] = {}
@@ -97,7 +98,7 @@ class Join:
         self._runs[source].append(run)
         forgotten_ts = self._forgotten_ts
         strays: list[Seen] = []
-        is_open = self._open.get
+        is_open, keep = self._open.get, self._keep
         for seen in records:
             request_id = seen.event.request_id
             request = is_open(request_id)
@@ -117,7 +118,7 @@ class Join:
             elif request.knows(seen.digest):
                 self.duplicates[source] += 1
                 continue
-            self._keep(request, seen, run, ceiling)
+            keep(request, seen, run, ceiling)
         return strays
 
     def open(self, seen: Seen, watermark: float, *, ceiling: float = float("inf")) -> None:
@@ -168,14 +169,14 @@ class Join:
         request_id = seen.event.request_id
         request = self._open[request_id] = OpenRequest(seen.event.ts, watermark)
         self._set_deadline(request, request_id, ceiling)
-        heapq.heappush(self._ages, (seen.event.ts, request_id))
+        self._ages.push((seen.event.ts, request_id))
         return request
 
     def _set_deadline(self, request: OpenRequest, request_id: str, ceiling: float) -> None:
         deadline = max(min(request.first_ts, ceiling), request.floor) + self._config.join_timeout_s
         if deadline < request.deadline:
             request.deadline = deadline
-            heapq.heappush(self._timers, (deadline, request_id))
+            self._timers.push((deadline, request_id))
 
     def _add_to_closed(self, request_id: str, seen: Seen) -> None:
         closing = self._closing.get(request_id)
@@ -194,61 +195,72 @@ class Join:
 
     def _keep(self, request: OpenRequest, seen: Seen, run: Run, ceiling: float) -> None:
         event = seen.event
+        side, ts = event.side, event.ts
         request.take(seen)
         request.runs.append(run)
         run.open += 1
-        if event.ts > request.last_ts:
-            request.last_ts = event.ts
-        elif event.ts < request.first_ts:
-            request.first_ts = event.ts
+        if ts > request.last_ts:
+            request.last_ts = ts
+        elif ts < request.first_ts:
+            request.first_ts = ts
             self._set_deadline(request, event.request_id, ceiling)
-            heapq.heappush(self._ages, (event.ts, event.request_id))
-        kind = type(event)
-        if kind is Response:
-            request.mask |= RESPONSE_BIT[event.side]
-            if event.writes is not None and event.side != "reference":  # type: ignore[union-attr]
-                side = event.side != "main"
-                request.announced[side] = max(request.announced[side], event.writes)  # type: ignore[union-attr]
-        elif kind is Edge:
-            request.mask |= EDGE_BIT[event.side]
-            if event.shed or not event.sampled:  # type: ignore[union-attr]
+            self._ages.push((ts, event.request_id))
+        if isinstance(event, Response):
+            request.mask |= RESPONSE_BIT[side]
+            announced = event.writes
+            if announced is None:
+                pass
+            elif side == "main":
+                request.announced_main = max(request.announced_main, announced)
+            elif side != "reference":
+                request.announced_other = max(request.announced_other, announced)
+        elif isinstance(event, Edge):
+            request.mask |= EDGE_BIT[side]
+            if event.shed or not event.sampled:
                 request.mask |= EXCUSED
-        elif kind is Write and event.side != "reference":
-            request.writes[event.side != "main"] += 1
+        elif side == "main":
+            request.writes_main += 1
+        elif side != "reference":
+            request.writes_other += 1
         self._consider(request, event.request_id)
 
     def _consider(self, request: OpenRequest, request_id: str) -> None:
         """Close the request if nothing more is to come, or set the time until which unannounced parts may come."""
-        mask = request.mask
+        mask, needed = request.mask, self._needed
+        main = other = True  # whose writes are waited for
         if mask & CANARY:
-            needed = CANARY if self._config.expect_edge and self._config.expect_responses else mask & CANARY
-            sides: tuple[int, ...] = (1,)
+            both = self._config.expect_edge and self._config.expect_responses
+            needed, main = CANARY if both else mask & CANARY, False
         elif mask & EXCUSED:
-            needed = self._needed & MAIN_PARTS
-            sides = (0,)
-        else:
-            needed, sides = self._needed, (0, 1)
+            needed, other = needed & MAIN_PARTS, False
         there = mask & needed == needed
-        if there and all(0 <= request.announced[side] <= request.writes[side] for side in sides):
-            self._close(request_id, request)
-        elif mask & EXCUSED or (there and not any(request.announced[s] > request.writes[s] for s in sides)):
-            settle_at = max(request.last_ts, request.floor) + self._config.write_settle_s
-            if settle_at != request.settle_at:
-                request.settle_at = settle_at
-                heapq.heappush(self._timers, (settle_at, request_id))
-        else:
-            request.settle_at = float("inf")
+        if there or mask & EXCUSED:
+            told, told_other = request.announced_main, request.announced_other
+            awaited = (main and told > request.writes_main) or (other and told_other > request.writes_other)
+            if there and not awaited and (told >= 0 or not main) and (told_other >= 0 or not other):
+                self._close(request_id, request)
+                return
+            if mask & EXCUSED or not awaited:
+                settle_at = max(request.last_ts, request.floor) + self._config.write_settle_s
+                if settle_at != request.settle_at:
+                    request.settle_at = settle_at
+                    self._timers.push((settle_at, request_id))
+                return
+        request.settle_at = INFINITY
 
     # -- time --------------------------------------------------------------------------------------------
 
     def advance(self, watermark: float) -> None:
         """Close what the watermark has passed, forget what was held long enough, and keep within the bounds."""
-        timers = self._timers
-        while timers and timers[0][0] <= watermark:
-            due, request_id = heapq.heappop(timers)
-            request = self._open.get(request_id)
+        timers, is_open = self._timers, self._open.get
+        timer = timers.first()
+        while timer is not None and timer[0] <= watermark:
+            timers.pop()
+            due, request_id = timer
+            request = is_open(request_id)
             if request is not None and due == min(request.deadline, request.settle_at):
                 self._close(request_id, request)
+            timer = timers.first()
         self.keep_within_bound()
         self._forget(watermark)
         self._tidy()
@@ -289,28 +301,23 @@ class Join:
         """Drop what is stale in the heaps and runs once it is most of them: their size follows the open requests."""
         most = 4 * len(self._open) + _STALE_MIN
         if len(self._timers) > most:
-            self._timers = [timer for timer in self._timers if self._is_due(*timer)]
-            heapq.heapify(self._timers)
+            self._timers.keep(self._is_due)
         if len(self._ages) > most:
-            self._ages = [(request.first_ts, request_id) for request_id, request in self._open.items()]
-            heapq.heapify(self._ages)
+            self._ages.replace((request.first_ts, request_id) for request_id, request in self._open.items())
         for runs in self._runs:
             if len(runs) > most:
                 runs[:] = [run for run in runs if run.open]
 
-    def _is_due(self, due: float, request_id: str) -> bool:
-        request = self._open.get(request_id)
-        return request is not None and due in (request.deadline, request.settle_at)
+    def _is_due(self, timer: tuple[float, str]) -> bool:
+        request = self._open.get(timer[1])
+        return request is not None and timer[0] in (request.deadline, request.settle_at)
 
     # -- results -----------------------------------------------------------------------------------------
 
     def take_closing(self) -> list[Closing]:
         """Hand over the requests to be judged now. Each must come back through `settle`."""
         closing, self._closing = self._closing, {}
-        return [
-            Closing(request_id=request_id, seen=tuple(request.seen), bound_hit=bound_hit)
-            for request_id, (request, bound_hit) in closing.items()
-        ]
+        return [Closing(request_id=i, seen=tuple(r.seen), bound_hit=hit) for i, (r, hit) in closing.items()]
 
     def take_reopening(self) -> list[Reopening]:
         """Hand over the closed requests that got new records. Each must come back through `settle`."""
@@ -353,12 +360,14 @@ class Join:
 
     def _oldest(self) -> str | None:
         ages = self._ages
-        while ages:
-            ts, request_id = ages[0]
+        age = ages.first()
+        while age is not None:
+            ts, request_id = age
             request = self._open.get(request_id)
             if request is not None and request.first_ts == ts:
                 return request_id
-            heapq.heappop(ages)
+            ages.pop()
+            age = ages.first()
         return None
 
     def safe_offsets(self, positions: Sequence[int]) -> tuple[int, ...]:
