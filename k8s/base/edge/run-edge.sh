@@ -2,7 +2,8 @@
 # Runs NGINX with the parameters of a folder (a file each, as a ConfigMap is mounted), takes up changed ones by a reload,
 # and rotates the log. The edge container's first process.
 #
-# A change that NGINX refuses, a name that does not resolve among them, is said on stderr and changes nothing.
+# A change that NGINX refuses, a name that does not resolve among them, is said on stderr, changes nothing, and is tried
+# again every ten rounds.
 set -eu
 
 parameters=${EDGE_PARAMETERS_DIR:-/etc/edge/parameters}
@@ -16,18 +17,24 @@ drain_s=${EDGE_DRAIN_S:-65}                # at a stop, longest wait for request
 say() { printf 'edge: %s\n' "$*" >&2; }
 value() { cat "$parameters/$1"; }
 
+# The folder that the parameters lie in now. A mounted ConfigMap is changed as a whole, by a link `..data` to another
+# folder: read from one of them, values of before and after are never mixed.
+present() {
+  if [ -e "$parameters/..data" ]; then readlink -f "$parameters/..data"; else echo "$parameters"; fi
+}
+
 run_dir=$(value EDGE_RUN_DIR)
 conf=$run_dir/nginx.conf
 pid=
 
-fingerprint() { cat "$parameters"/EDGE_* | cksum; }
+fingerprint() { cat "$1"/EDGE_* | cksum; }
 
-# The configuration made of the template and the parameters, into the file $1.
+# The configuration made of the template and the parameters in the folder $1, into the file $2.
 render() (
   names=
-  for file in "$parameters"/EDGE_*; do
+  for file in "$1"/EDGE_*; do
     name=${file##*/}
-    text=$(cat "$file")
+    text=$(cat "$file") || exit 1
     case $text in
       *'$'* | *'
 '*) say "$name holds a line break or a dollar sign"; exit 1 ;;
@@ -35,33 +42,34 @@ render() (
     export "$name=$text"
     names="$names \${$name}"
   done
-  envsubst "$names" <"$files/nginx.conf.template" >"$1"
-  missing=$(grep -o '\${EDGE_[A-Z_]*}' "$1" | sort -u | tr '\n' ' ') || true
+  envsubst "$names" <"$files/nginx.conf.template" >"$2" || exit 1
+  missing=$(grep -o '\${EDGE_[A-Z_]*}' "$2" | sort -u | tr '\n' ' ') || true
   [ -z "$missing" ] || { say "no value for $missing"; exit 1; }
 )
 
 accepted() { nginx -t -q -e stderr -c "$1"; }
 
-# Takes up what the parameters are now. The fingerprint is kept whether it worked or not: a mistake is said once.
+# Makes the parameters in the folder $1 the configuration.
 applied=
 apply() {
-  applied=$1
-  if render "$conf.next" && accepted "$conf.next"; then
-    mv -f "$conf.next" "$conf"
-    printf '%s\n' "$applied" >"$run_dir/applied"
-    return 0
-  fi
-  return 1
+  render "$1" "$conf.next" && accepted "$conf.next" && mv -f "$conf.next" "$conf" && applied=$(fingerprint "$1")
 }
 
+refused=
+rounds=0
 reload_if_changed() {
-  now=$(fingerprint) || return 0 # in the middle of an update
+  folder=$(present)
+  now=$(fingerprint "$folder")
   [ "$now" != "$applied" ] || return 0
-  if apply "$now"; then
+  rounds=$((rounds + 1))
+  [ "$now" != "$refused" ] || [ "$rounds" -ge 10 ] || return 0
+  if apply "$folder"; then
     kill -HUP "$pid"
-    say "reloaded; canary weight $(value EDGE_CANARY_WEIGHT)"
+    say "reloaded; canary $(value EDGE_CANARY), weight $(value EDGE_CANARY_WEIGHT)"
   else
     say "the changed parameters are NOT in force: NGINX goes on with those before"
+    refused=$now
+    rounds=0
   fi
 }
 
@@ -99,7 +107,7 @@ stop() {
 trap stop TERM INT QUIT
 
 EDGE_RUN_DIR=$run_dir sh "$files/clear-stale-sockets.sh"
-apply "$(fingerprint)" || { say "cannot start"; exit 1; }
+apply "$(present)" || { say "cannot start"; exit 1; }
 nginx -e stderr -c "$conf" -g 'daemon off;' &
 pid=$!
 

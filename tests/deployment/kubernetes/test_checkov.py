@@ -13,13 +13,13 @@ from tests.deployment.kubernetes.rendered import documents, everything, tool
 
 # check: the objects it is about (all, if none is named). Why each is not followed:
 EXCEPTED: dict[str, set[str]] = {
-    # Images by digest. The digests are those of the registry that the images are pushed to; one written here would be one
-    # that nobody can pull. README.md says where to set them.
+    # Images by digest. The digests are those of the registry that the images are pushed to; one written here would be
+    # one that nobody can pull. README.md says where to set them.
     "CKV_K8S_43": set(),
-    # Pull always. The tags are of versions, which are not pushed twice, and a pod must start while the registry is away.
+    # Pull always. The tags are of versions, which are not pushed twice; a pod must start while the registry is away.
     "CKV_K8S_15": set(),
-    # Secrets as files. The verifier takes its DSN and its token from the environment (docs/settings.md), and hides them in
-    # its logs and errors.
+    # Secrets as files. The verifier takes its DSN and its token from the environment (docs/settings.md), and hides
+    # them in its logs and errors.
     "CKV_K8S_35": set(),
     # CPU limits. To throttle the edge is to slow the users; its request reserves what it needs.
     "CKV_K8S_11": {"Deployment.market-intel-brain.shadow-proxy"},
