@@ -1,0 +1,140 @@
+"""Bounds of the stream's parts that no run of ordinary size meets."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+
+import pytest
+import structlog
+
+from verifier.core.events import Source
+from verifier.core.journal import Entry
+from verifier.core.outcome import Claim, Claimant, Conflict
+from verifier.stream import care, contests, tables
+from verifier.stream.care import Care
+from verifier.stream.contests import Contests
+from verifier.stream.live_tables import LiveTables
+from verifier.stream.partition_config import PartitionConfig, Ports
+from verifier.stream.tables import TablesWriter
+from verifier.testing import (
+    TS,
+    MemoryClaims,
+    MemoryJournal,
+    MemoryPublisher,
+    MemoryStore,
+    MemoryTopics,
+    VirtualClock,
+    edge,
+    record,
+)
+
+
+async def at_once(call: Callable[[], Awaitable[Any]]) -> Any:
+    return await call()
+
+
+def claims_of_one_key(n: int) -> list[Claim]:
+    return [
+        Claim(
+            scope="idempotency",
+            key="main:k",
+            claimant=Claimant(
+                side="main", request_id=f"r{i}", ts=TS + i, operation="POST /a", entity="e", digest=i
+            ),
+        )
+        for i in range(n)
+    ]
+
+
+async def test_findings_beyond_their_bound_are_dropped_and_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(contests, "FINDINGS_MAX", 5)
+    clock = VirtualClock()
+    ports = Ports(
+        journal=MemoryJournal(), records=MemoryTopics(), publisher=MemoryPublisher(),
+        claims=MemoryClaims(monotonic=clock.monotonic), tables=cast(Any, None), clock=clock,
+    )  # fmt: skip
+    some = Contests(0, PartitionConfig(worker="w"), ports, at_once, lambda _: None)
+    with structlog.testing.capture_logs() as logs:
+        await some.claim(claims_of_one_key(20), TS)
+    assert [log["event"] for log in logs] == ["conflicts_may_be_missed"]
+    entry = some.attach(Entry(partition=0, n=0, worker="w", at=TS))
+    assert len(entry.conflicts) == 5
+    assert not some.found
+
+
+def test_no_more_records_are_set_aside_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(care, "ASIDE_MAX", 2)
+    careful = Care(100)
+    for offset in range(5):
+        careful.begin(Source.EDGE, [record(edge("a"), offset=offset)])
+        careful.failed()
+    assert careful.aside == {(Source.EDGE, 0), (Source.EDGE, 1)}
+    assert careful.failures == 5
+
+
+def test_a_failing_record_is_closed_in_on_wherever_a_recovery_begins() -> None:
+    careful = Care(1_000)
+    records = [record(edge("a"), offset=offset) for offset in range(0, 2_000, 2)]
+    poison, rounds = 1_234, 0
+    while (Source.EDGE, poison) not in careful.aside:
+        rounds += 1
+        for piece in careful.pieces(Source.EDGE, records):
+            careful.begin(Source.EDGE, piece)
+            if any(each.offset == poison for each in piece):
+                careful.failed()
+                break
+            careful.passed_again()
+    assert rounds == 4  # 1000 records, 62, 3, 1
+    assert list(careful.pieces(Source.EDGE, records)) == [records]
+
+
+def test_requests_to_be_judged_again_beyond_their_bound_keep_their_verdict(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tables, "RESURFACED_MAX", 3)
+    writer = TablesWriter(cast(Any, MemoryStore()), MemoryJournal(), VirtualClock())
+    with structlog.testing.capture_logs() as logs:
+        writer._note_resurfaced(0, [f"r{n}" for n in range(5)])
+    assert writer.take_resurfaced(0) == ["r0", "r1", "r2"]
+    assert [log["event"] for log in logs] == ["resurfaced_not_judged_again"]
+
+
+class FaustTable:
+    """What of a Faust table the fold uses: its data and its changelog."""
+
+    def __init__(self) -> None:
+        self.data: dict[str, Any] = {}
+        self.changelog: list[tuple[str, Any]] = []
+
+    def send_changelog(self, _partition: int, key: str, value: Any) -> None:
+        self.changelog.append((key, value))
+
+
+class Application:
+    """Makes tables."""
+
+    def __init__(self) -> None:
+        self.tables: defaultdict[str, FaustTable] = defaultdict(FaustTable)
+
+    def Table(self, name: str, **_: Any) -> FaustTable:  # noqa: N802 - Faust's name
+        return self.tables[name]
+
+
+def conflict(number: int) -> Conflict:
+    first, second = (claim.claimant for claim in claims_of_one_key(2))
+    return Conflict(
+        id=f"c{number}", scope="idempotency", key="k", entity="e", kind="conflict", winner=first, loser=second,
+        strategy="first_write", ts=TS, version=1,
+    )  # fmt: skip
+
+
+def test_live_tables_drop_their_oldest_row_with_a_tombstone() -> None:
+    app = Application()
+    live = LiveTables(cast(Any, app), partitions=1, rows_max=3)
+    for number in range(5):
+        live.fold(Entry(partition=0, n=number, worker="w", at=TS, conflicts=(conflict(number),)))
+    table = app.tables["conflicts"]
+    assert list(table.data) == ["c2", "c3", "c4"]
+    assert [key for key, value in table.changelog if value is None] == ["c0", "c1"]
