@@ -71,3 +71,7 @@ def panels() -> list[dict[str, Any]]:
 def queries() -> list[tuple[str, str]]:
     """Each query of the dashboard with its panel's title."""
     return [(panel["title"], target["expr"]) for panel in panels() for target in panel.get("targets", ())]
+
+
+def yaml_documents(text: str) -> list[dict[str, Any]]:
+    return [document for document in yaml.safe_load_all(text) if document is not None]
