@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 from rich.console import Console
 
-from bench.arena import Arena, Dataset, NotPrepared
+from bench.arena import Arena, Dataset, NotPrepared, Say
+from bench.growth import pending, start_cpu_s, two_workers, volume
 from bench.kafka_streams_build import kafka_streams_peer
+from bench.latency import latency
 from bench.measure import RunFailed
 from bench.peer_run import C_CEILING, CEILING, QUIX_STREAMS, STOCK_FAUST, run_peer
 from bench.report import Results, keep, outcome_row, show
 from bench.result import Outcome
 from bench.verifier_run import run_verifier
 from bench.workload import REQUESTS
-
-QUICK_REQUESTS = 22_000
 
 CONTESTANTS: dict[str, Callable[[Arena, Dataset], Outcome]] = {
     "ceiling": lambda arena, dataset: run_peer(arena, CEILING, dataset),
@@ -27,40 +30,114 @@ CONTESTANTS: dict[str, Callable[[Arena, Dataset], Outcome]] = {
     "quix_streams": lambda arena, dataset: run_peer(arena, QUIX_STREAMS, dataset),
     "kafka_streams": lambda arena, dataset: run_peer(arena, kafka_streams_peer(), dataset),
 }
+PARTS = ("latency", "volume", "pending", "workers")
 
 
-def bench(given: argparse.Namespace, say: Callable[[str], None]) -> Results:
-    """Run what was asked for."""
-    requests = given.requests or (QUICK_REQUESTS if given.quick else REQUESTS)
-    wanted = given.only.split(",") if given.only else list(CONTESTANTS)
-    results = Results(command="python -m bench " + " ".join(sys.argv[1:]))
-    with Arena(say) as arena:
-        dataset = arena.load(requests)
-        results.records, results.requests = dataset.truth.records_total, dataset.truth.requests_total
-        for name in wanted:
-            say(f"{name} ...")
-            try:
-                outcome = CONTESTANTS[name](arena, dataset)
-            except RunFailed as failed:
-                say(str(failed))
-                results.notes.append(f"{name} failed: {str(failed)[:400]}")
-                continue
-            results.contestants[name] = outcome
-            say(f"{name}: {outcome_row(outcome.as_json())}")
-    return results
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How much is measured: `requests` of the workload, of other volumes, waiting, and flowing past those."""
+
+    requests: int
+    volumes: tuple[int, ...]
+    waiting: tuple[int, int]
+    flow: int
+    live_s: float
+
+
+FULL = Size(
+    requests=REQUESTS, volumes=(21_300, 2_130_000), waiting=(1_000, 500_000), flow=100_000, live_s=60.0
+)
+QUICK = Size(requests=22_000, volumes=(6_000,), waiting=(1_000, 10_000), flow=5_000, live_s=8.0)
+
+
+class Bench:
+    """One run. What fails is noted, and the rest goes on."""
+
+    def __init__(self, size: Size, wanted: list[str], say: Say) -> None:
+        self._size, self._wanted, self._say = size, wanted, say
+        self._began = time.monotonic()
+        self.results = Results(command=" ".join(["python -m bench", *sys.argv[1:]]))
+
+    def run(self) -> Results:
+        """Run what was asked for."""
+        with Arena(self.say) as arena:
+            dataset = arena.load(self._size.requests)
+            truth = dataset.truth
+            self.results.records, self.results.requests = truth.records_total, truth.requests_total
+            for name, run in CONTESTANTS.items():
+                self._try(name, partial(self._contestant, name, run, arena, dataset))
+            ours = self.results.contestants.get("verifier")
+            if ours is not None:
+                self._grow(arena, dataset, ours)
+        return self.results
+
+    def say(self, line: str) -> None:
+        """Tell of progress."""
+        self._say(f"{time.monotonic() - self._began:5.0f} s  {line}")
+
+    def _try(self, what: str, work: Callable[[], None]) -> None:
+        if what not in self._wanted:
+            return
+        self.say(f"{what} ...")
+        try:
+            work()
+        except RunFailed as failed:
+            self.say(str(failed))
+            self.results.notes.append(f"{what} failed: {str(failed)[:400]}")
+
+    def _contestant(
+        self, name: str, run: Callable[[Arena, Dataset], Outcome], arena: Arena, dataset: Dataset
+    ) -> None:
+        outcome = self.results.contestants[name] = run(arena, dataset)
+        self.say(f"{name}: {outcome_row(outcome.as_json())}")
+        for wrong in outcome.wrong:
+            self.say(f"  wrong: {wrong}")
+
+    def _grow(self, arena: Arena, dataset: Dataset, ours: Outcome) -> None:
+        size, results = self._size, self.results
+        half = ours.requests / ours.busy_s / 2
+
+        def measure_latency() -> None:
+            results.latency = latency(arena, requests_per_s=half, for_s=size.live_s)
+            self.say(f"latency: p50 {results.latency['p50']} ms, p99 {results.latency['p99']} ms")
+
+        self._try("latency", measure_latency)
+        if not {"volume", "workers"} & set(self._wanted):
+            start_s = 0.0
+        else:
+            start_s = start_cpu_s(arena)
+            self.say(f"a worker's start takes {start_s:.2f} CPU-s")
+        self._try("workers", lambda: results.scaling.append(two_workers(arena, dataset, ours, start_s)))
+        self._try(
+            "pending", lambda: results.scaling.extend(pending(arena, list(size.waiting), size.flow, self.say))
+        )
+        self._try(
+            "volume",
+            lambda: results.scaling.extend(volume(arena, list(size.volumes), [ours], start_s, self.say)),
+        )
 
 
 def main() -> int:
     """Run, show, keep. Exits with 1 when a run was void or failed, with 2 when something is not prepared."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a small workload, under three minutes")
-    parser.add_argument("--requests", type=int, help=f"requests of the workload (default {REQUESTS})")
-    parser.add_argument("--only", help=f"contestants, comma-separated: {', '.join(CONTESTANTS)}")
+    parser.add_argument("--requests", type=int, help="requests of the workload")
+    parser.add_argument("--largest", type=int, help="requests of the largest volume")
+    parser.add_argument("--only", help=f"of {', '.join([*CONTESTANTS, *PARTS])}; comma-separated")
     parser.add_argument("--dry", action="store_true", help="show the result, keep no file")
     given = parser.parse_args()
+    size = QUICK if given.quick else FULL
+    if given.requests or given.largest:
+        volumes = (size.volumes[0], given.largest) if given.largest else size.volumes
+        size = Size(
+            requests=given.requests or size.requests, volumes=volumes, waiting=size.waiting,
+            flow=size.flow, live_s=size.live_s,
+        )  # fmt: skip
+    wanted = given.only.split(",") if given.only else [*CONTESTANTS, *PARTS]
     console = Console(stderr=True)
+    bench = Bench(size, wanted, lambda line: console.print(line, markup=False, highlight=False))
     try:
-        results = bench(given, lambda line: console.print(line, markup=False, highlight=False))
+        results = bench.run()
     except NotPrepared as missing:
         console.print(str(missing), markup=False)
         return 2

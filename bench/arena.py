@@ -19,7 +19,7 @@ from typing import Self
 
 from bench.measure import Measured
 from bench.truth import Truth
-from bench.workload import PARTITIONS, SOURCES, Workload
+from bench.workload import PARTITIONS, SOURCES, span_s
 from verifier.demo.stack.stack import LocalStack
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -125,19 +125,30 @@ class Arena:
     def load(self, requests: int, *, seed: int = 7, dated: bool = False) -> Dataset:
         """Make a workload of so many requests and put it on topics of its own."""
         name = self.name("load")
-        prefix, folder = f"{name}.", self.run_folder(name)
-        began = time.monotonic()
         self.init(self.environment(name))
-        began_at = time.time() - Workload(seed, requests, began_at=0.0).span_s - STALE_S
-        told = folder / "truth.json"
-        command = [str(BENCH_PYTHON), "-m", "bench.load", "--bootstrap", self.bootstrap, "--truth", str(told)]
-        command += ["--began-at", f"{began_at:.3f}", "--requests", str(requests), "--seed", str(seed)]
-        command += ["--prefix", prefix, *(["--dated"] if dated else [])]
-        loading = Measured(command, log_path=folder / "load.log", cwd=ROOT, cores=self.cores)
-        loading.finish(LOAD_WITHIN_S)
-        dataset = Dataset(prefix=prefix, truth=Truth.from_json(told.read_text()))
+        began = time.monotonic()
+        dataset = self.load_into(f"{name}.", requests, "--seed", str(seed), *(["--dated"] if dated else []))
         self._say(
             f"{dataset.truth.records_total:,} records of {requests:,} requests are on Kafka"
             f" after {time.monotonic() - began:.0f} s"
         )
         return dataset
+
+    def load_into(self, prefix: str, requests: int, *options: str, ago_s: float = STALE_S) -> Dataset:
+        """Put a workload on the topics with this prefix; its last event was `ago_s` before now."""
+        folder = self.run_folder(self.name("loading"))
+        began_at = time.time() - span_s(requests) - ago_s
+        told = folder / "truth.json"
+        command = [str(BENCH_PYTHON), "-m", "bench.load", "--bootstrap", self.bootstrap, "--truth", str(told)]
+        command += [
+            "--began-at",
+            f"{began_at:.3f}",
+            "--requests",
+            str(requests),
+            "--prefix",
+            prefix,
+            *options,
+        ]
+        loading = Measured(command, log_path=folder / "load.log", cwd=ROOT, cores=self.cores)
+        loading.finish(LOAD_WITHIN_S)
+        return Dataset(prefix=prefix, truth=Truth.from_json(told.read_text()))

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from bench.workload import REQUESTS, SOURCES, Workload
+from bench.truth import Truth
+from bench.workload import REQUESTS, SOURCES, Line, Workload
 
 QUEUE_MESSAGES = 200_000
 FLUSH_S = 120.0
@@ -60,15 +61,25 @@ class Loader:
             raise TimeoutError(f"Kafka did not confirm {left} records within {FLUSH_S:.0f} s")
 
 
-def load(bootstrap: str, workload: Workload, prefix: str) -> None:
-    """Produce every record of the workload."""
+def load(bootstrap: str, workload: Workload, prefix: str, *, standing: bool = False) -> Truth:
+    """Produce every record of the workload, or only those that leave every request waiting; returns their truth."""
     loader = Loader(bootstrap)
     topics = [prefix + source for source in SOURCES]
+    produced = Truth()
     for number, line in enumerate(workload):
-        loader.produce(topics[line.source], line.key, line.value, line.ts_ms)
+        if not standing or is_standing(line):
+            loader.produce(topics[line.source], line.key, line.value, line.ts_ms)
+            if standing:
+                produced.note([line])
         if number % 5_000 == 0:
             loader.poll()
     loader.finish()
+    return produced if standing else workload.truth
+
+
+def is_standing(line: Line) -> bool:
+    """Whether a record is main's edge line or response: without its other half, a request waits."""
+    return line.source == 1 or (line.source == 0 and b'"side":"main"' in line.value)
 
 
 def main() -> None:
@@ -81,10 +92,14 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=REQUESTS)
     parser.add_argument("--prefix", default="")
     parser.add_argument("--dated", action="store_true")
+    parser.add_argument("--whole", action="store_true", help="no request lacks anything")
+    parser.add_argument("--standing", action="store_true", help="only what main told of the requests")
     given = parser.parse_args()
-    workload = Workload(given.seed, given.requests, began_at=given.began_at, dated=given.dated)
-    load(given.bootstrap, workload, given.prefix)
-    given.truth.write_text(workload.truth.as_json())
+    workload = Workload(
+        given.seed, given.requests, began_at=given.began_at, dated=given.dated, whole=given.whole
+    )
+    truth = load(given.bootstrap, workload, given.prefix, standing=given.standing)
+    given.truth.write_text(truth.as_json())
 
 
 if __name__ == "__main__":

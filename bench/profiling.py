@@ -1,11 +1,15 @@
 """Where a worker's time goes: py-spy's samples while it works through a workload, added up by part and by function.
 
+Only threads that hold the interpreter's lock are sampled: what waits, and what works without it (the kernel, parts
+of the sockets), is not in the shares. The CPU time of each thread, which has all of it, stands above them.
+
 `python -m bench.profiling [--requests N] [--out FILE]`
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import subprocess
 import sys
@@ -20,7 +24,6 @@ from bench.verifier_run import JOIN_TIMEOUT_S, Worker, settled
 PY_SPY = BENCH_PYTHON.parent / "py-spy"
 RATE_PER_S = 200
 ROWS = 45
-WAITING = ("EpollSelector.select ",)  # a loop with nothing to do
 ENDS_WITHIN_S = 60.0
 
 # The first part with a frame in it, from the innermost frame outwards, has the sample.
@@ -57,8 +60,6 @@ def digest(raw: str) -> str:
     for line in raw.splitlines():
         stack, _, count = line.rpartition(" ")
         frames = [_short(frame) for frame in stack.split(";")]
-        if frames[-1].startswith(WAITING):
-            continue
         samples = int(count)
         parts[part_of(frames)] += samples
         own[frames[-1]] += samples
@@ -93,11 +94,13 @@ def profile(arena: Arena, dataset: Dataset) -> str:
     raw = folder / "stacks.txt"
     command = [str(PY_SPY), "record", "--pid", str(worker.measured.pid), "--rate", str(RATE_PER_S)]
     spying = subprocess.Popen(
-        [*command, "--duration", "3600", "--format", "raw", "--output", str(raw)],
+        [*command, "--duration", "3600", "--format", "raw", "--gil", "--output", str(raw)],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
+    threads = ""
     try:
         _, wrong = settled([worker], dataset, 1_800.0)
+        threads = _threads(worker.measured.pid)
     finally:
         usage = worker.measured.stop()
         spying.wait(ENDS_WITHIN_S)
@@ -107,7 +110,18 @@ def profile(arena: Arena, dataset: Dataset) -> str:
         f"{records} records, {usage.cpu_s:.1f} CPU-s ({usage.cpu_s / records * 1e6:.1f} a million, sampled), "
         f"{'exact' if not wrong else f'not exact: {wrong}'}\n"
     )
-    return head + digest(raw.read_text())
+    return head + threads + digest(raw.read_text())
+
+
+def _threads(pid: int) -> str:
+    """CPU time of the threads of a process, those with any."""
+    lines = ["CPU-s by thread:"]
+    for task in sorted(Path(f"/proc/{pid}/task").iterdir(), key=lambda path: int(path.name)):
+        name, _, rest = (task / "stat").read_text().partition("(")[2].rpartition(")")
+        user, system = (int(field) / os.sysconf("SC_CLK_TCK") for field in rest.split()[11:13])
+        if user + system >= 0.05:
+            lines.append(f" {name} {user + system:.1f} ({system:.1f} of it in the kernel);")
+    return "".join(lines) + "\n"
 
 
 def main() -> None:

@@ -71,6 +71,11 @@ class Worker:
                 return items
             cursor = f"&cursor={page['next_cursor']}"
 
+    def complaints(self) -> list[str]:
+        """The last things its log warns of."""
+        lines = [line for line in self.log_path.read_text().splitlines() if '"level":"info"' not in line]
+        return [f"log: {line[:300]}" for line in lines[-5:]]
+
     def began_at(self) -> float:
         """When it had its partitions (Unix seconds), as its log says. Raises RunFailed if it never had."""
         for line in self.log_path.read_text().splitlines():
@@ -121,6 +126,8 @@ def run_verifier(
         ended_at, wrong = settled([worker], dataset, within_s)
         cpu_s = worker.measured.cpu_s()
         wrong += wrong_found(worker, dataset)
+        if wrong:
+            wrong += worker.complaints()
         began_at = worker.began_at()
     finally:
         usage = worker.measured.stop()

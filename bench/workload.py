@@ -89,15 +89,20 @@ class _Request(NamedTuple):
 
 
 class Workload:
-    """Makes the requests one after the other; `truth` grows with them. Times are Unix seconds."""
+    """Makes the requests one after the other; `truth` grows with them. Times are Unix seconds.
 
-    def __init__(self, seed: int, requests: int, *, began_at: float, dated: bool = False) -> None:
+    `whole`: no request lacks anything. `dated`: headers as a proxy would capture them.
+    """
+
+    def __init__(
+        self, seed: int, requests: int, *, began_at: float, dated: bool = False, whole: bool = False
+    ) -> None:
         self.requests = requests
-        self.span_s = max(SPAN_S_MIN, requests / REQUESTS_PER_S_MAX)
+        self.span_s = span_s(requests)
         self.truth = Truth()
         self._rng = random.Random(seed)
         self._began_at = began_at
-        self._dated = dated
+        self._dated, self._whole = dated, whole
         pools = random.Random(seed + 1)
         self._pools = {name: bodies.pool(pools, make) for name, make in _MAKERS.items()}
         self._row = Counter[str]()
@@ -150,7 +155,8 @@ class Workload:
         if drawn < DIVERGENT:
             return self._rng.choice(divergences)
         whole_from = self.requests * (1.0 - WHOLE_END_S / self.span_s)
-        if drawn < DIVERGENT + INCOMPLETE * self.requests / whole_from and number < whole_from:
+        incomplete = 0.0 if self._whole else INCOMPLETE * self.requests / whole_from
+        if drawn < DIVERGENT + incomplete and number < whole_from:
             return "lacks " + self._rng.choice(lacking)
         return "respelled" if drawn > 1.0 - RESPELLED else ""
 
@@ -281,6 +287,11 @@ class Workload:
         return Line(source, request.request_id.encode(), value.encode(), int(ts * 1_000))
 
     _retry = ""  # the key that the request's writes carry instead of their own
+
+
+def span_s(requests: int) -> float:
+    """The event time that so many requests are spread over."""
+    return max(SPAN_S_MIN, requests / REQUESTS_PER_S_MAX)
 
 
 def _is_gone(gone: str, line: Line) -> bool:

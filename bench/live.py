@@ -1,0 +1,59 @@
+"""Live traffic at a steady rate: a program of the bench's own environment (confluent-kafka).
+
+`python -m bench.live --bootstrap HOST:PORT --prefix P --truth FILE --rate REQUESTS_A_SECOND --for-s SECONDS`
+
+Prints a line for every sampled request once its last record is handed to the client: its id and when that was (Unix
+seconds). A request's records are made and sent together, on time or, when behind, as soon as possible.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from bench.load import Loader
+from bench.workload import SOURCES, Workload
+
+LINGER_MS = 5
+TICK_S = 0.005
+LEAD_S = 0.07  # a request's events lie at most so long after its time: none of them is to be in the future
+
+
+def main() -> None:
+    """Send, and write the truth."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bootstrap", required=True)
+    parser.add_argument("--prefix", required=True)
+    parser.add_argument("--truth", type=Path, required=True)
+    parser.add_argument("--rate", type=float, required=True)
+    parser.add_argument("--for-s", type=float, required=True)
+    parser.add_argument("--sample-per-s", type=float, default=10.0)
+    given = parser.parse_args()
+    loader = Loader(given.bootstrap, linger_ms=LINGER_MS)
+    topics = [given.prefix + source for source in SOURCES]
+    requests = int(given.rate * given.for_s)
+    sample_every = max(1, int(given.rate / given.sample_per_s))
+    began = time.time()
+    workload = Workload(11, requests, began_at=began, whole=True)
+    number = 0
+    while number < requests:
+        due = min(requests, int((time.time() - began) * given.rate) + 1)
+        for at in range(number, due):
+            lines = workload.request(at, time.time() - LEAD_S)
+            for line in lines:
+                loader.produce(topics[line.source], line.key, line.value, line.ts_ms)
+            if at % sample_every == 0:
+                print(lines[0].key.decode(), f"{time.time():.4f}", flush=True)
+        number = due
+        loader.poll()
+        time.sleep(TICK_S)
+    took_s = time.time() - began
+    loader.finish()
+    given.truth.write_text(workload.truth.as_json())
+    print("rate", f"{requests / took_s:.1f}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
