@@ -24,6 +24,8 @@ _PLAIN_ZEROS_MAX = 40
 _LITERALS_MAX = 16_384
 _NESTING_MAX = 20_000
 _LITERAL_CHARS_MAX = 40
+_OPENING = frozenset((b"{", b"["))
+_CONSTANTS = {b"t": True, b"f": False, b"n": None}
 
 
 class NotJson(ValueError):
@@ -141,6 +143,23 @@ def parse(source: bytes | str) -> Json:
     except ValueError as error:
         raise NotJson(str(error)[:200]) from None
     return value
+
+
+@lru_cache(maxsize=_LITERALS_MAX)
+def _short_number(literal: bytes) -> bytes:
+    return number(literal.decode())
+
+
+def read_plain(source: bytes) -> Json:
+    """Read what is known to be one JSON value without blanks around it: as `parse` does, quicker for small ones."""
+    first = source[:1]
+    if first == b'"':
+        return parse(source) if b"\\" in source else source[1:-1].decode()
+    if first in _CONSTANTS:
+        return _CONSTANTS[first]
+    if first in _OPENING or len(source) > _LITERAL_CHARS_MAX:
+        return parse(source)
+    return _short_number(source)
 
 
 def _parse_with_long_literals(text: str) -> Json:

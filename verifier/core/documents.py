@@ -7,6 +7,7 @@ tracked on the route: then equal ids must be seen, too.
 from __future__ import annotations
 
 from collections import deque
+from typing import Any
 
 from verifier.core import arrays
 from verifier.core.canonical import Json, NotJson, Repeated, canonical, json_type, known_same, parse
@@ -15,7 +16,7 @@ from verifier.core.findings import ABSENT, Findings
 from verifier.core.masking import masked
 from verifier.core.policy import Match
 from verifier.core.rules import UNORDERED
-from verifier.core.witness import segment
+from verifier.core.witness import step
 
 IDENTITY_MEMBERS = ("id", "key", "uuid", "name")
 _CONTAINERS = frozenset((list, dict, Repeated))
@@ -25,7 +26,7 @@ def compare_documents(
     main: Json, other: Json, findings: Findings, *, kind: Kind, path: str = "", field: str = ""
 ) -> None:
     """Note every difference of two values. `path` and `field` are where the values stand; see `Difference`."""
-    _Walk(findings, kind).run(main, other, path, field)
+    Walk(findings, kind).run(main, other, path, field)
 
 
 class _Labels:
@@ -39,30 +40,34 @@ class _Labels:
         self.certain = certain
 
 
-class _Walk:
+class Walk:
+    """The walk itself: a queue of pairs of containers that differ, outermost first."""
+
     __slots__ = ("_findings", "_kind", "_label_bytes_left", "_queue", "_ruled", "_tracking")
 
     def __init__(self, findings: Findings, kind: Kind) -> None:
         self._findings = findings
         self._kind = kind
-        self._queue: deque[tuple[Json, Json, str, str, int]] = deque()
+        self._queue: deque[tuple[Any, Any, str, str, int]] = deque()
         self._tracking = findings.tracks_ids(kind)
         self._ruled = findings.policy.has_rules(findings.route, kind)
         self._label_bytes_left = findings.limits.align_bytes_max
 
     def run(self, main: Json, other: Json, path: str, field: str) -> None:
-        depth_max = self._findings.limits.depth_max
         queue = self._queue
         self._visit(main, other, path, field, 0)
         while queue:
-            mine, theirs, path, field, depth = queue.popleft()
-            if depth >= depth_max:
-                if canonical(mine) != canonical(theirs):
-                    self._findings.value(self._kind, path, field, mine, theirs)
-            elif isinstance(mine, dict) and isinstance(theirs, dict):
-                self._objects(mine, theirs, path, field, depth)
-            elif isinstance(mine, list) and isinstance(theirs, list):
-                self._arrays(mine, theirs, path, field, depth)
+            self._take(*queue.popleft())
+
+    def _take(self, main: Json, other: Json, path: str, field: str, depth: int) -> None:
+        """Compare a pair of containers of one type."""
+        if depth >= self._findings.limits.depth_max:
+            if canonical(main) != canonical(other):
+                self._findings.value(self._kind, path, field, main, other)
+        elif isinstance(main, dict) and isinstance(other, dict):
+            self._objects(main, other, path, field, depth)
+        elif isinstance(main, list) and isinstance(other, list):
+            self._arrays(main, other, path, field, depth)
 
     def _visit(self, main: Json, other: Json, path: str, field: str, depth: int) -> None:
         """Take up a pair: settle it if it is no pair of containers, else queue it."""
@@ -89,15 +94,19 @@ class _Walk:
                 except RecursionError:  # nested too deep to be told at once
                     same = False
                 if tracking or not same:
-                    step = "/" + segment(name)
-                    self._visit(mine, theirs, path + step, field + step, depth + 1)
+                    below = step(name)
+                    self._visit(mine, theirs, path + below, field + below, depth + 1)
             else:
-                step = "/" + segment(name)
-                self._findings.structure(self._kind, path + step, field + step, Change.MISSING, mine, ABSENT)
+                below = step(name)
+                self._findings.structure(
+                    self._kind, path + below, field + below, Change.MISSING, mine, ABSENT
+                )
         for name, theirs in other.items():
             if name not in main:
-                step = "/" + segment(name)
-                self._findings.structure(self._kind, path + step, field + step, Change.EXTRA, ABSENT, theirs)
+                below = step(name)
+                self._findings.structure(
+                    self._kind, path + below, field + below, Change.EXTRA, ABSENT, theirs
+                )
         if isinstance(main, Repeated) or isinstance(other, Repeated):
             self._repeats(main, other, path, field)
 
@@ -108,9 +117,11 @@ class _Walk:
             if name in main and name in other:
                 every = mine.get(name, [main[name]]), theirs.get(name, [other[name]])
                 if canonical(list(every[0])) != canonical(list(every[1])):
-                    step = "/" + segment(name)
+                    below = step(name)
                     change = Change.DUPLICATE
-                    self._findings.structure(self._kind, path + step, field + step, change, *map(list, every))
+                    self._findings.structure(
+                        self._kind, path + below, field + below, change, *map(list, every)
+                    )
 
     def _arrays(self, main: list[Json], other: list[Json], path: str, field: str, depth: int) -> None:
         below = field + "/*"

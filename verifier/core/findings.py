@@ -22,6 +22,7 @@ class _Absent:
 
 ABSENT: Final = _Absent()
 Value: TypeAlias = "Json | _Absent"
+Mark: TypeAlias = tuple[int, int, int, int, int]
 Witnesses = Callable[[], tuple[Any, Any]]
 
 
@@ -32,20 +33,27 @@ class Findings:
     itself. So an id that is equal in one place and different in another shows, whichever place is read first.
     """
 
-    __slots__ = ("_differences", "_doubts", "_dropped", "_ignored", "_ignored_dropped", "_waiting", "limits", "mapping",
-                 "policy", "route")  # fmt: skip
+    __slots__ = ("_differences", "_doubts", "_dropped", "_ignored", "_ignored_dropped", "_mapping", "_waiting",
+                 "limits", "policy", "route")  # fmt: skip
 
     def __init__(self, route: str, policy: Policy, limits: Limits, mapping: IdMapping | None) -> None:
         self.route = route
         self.policy = policy
         self.limits = limits
-        self.mapping = IdMapping() if mapping is None else mapping
+        self._mapping = mapping
         self._differences: list[Difference] = []
         self._ignored: list[Difference] = []
         self._doubts: dict[str, None] = {}
         self._waiting: list[tuple[Match, Kind, str, str, Json, Json, Witnesses | None]] = []
         self._dropped = 0
         self._ignored_dropped = 0
+
+    @property
+    def mapping(self) -> IdMapping:
+        """The generated ids of the request, made when the first is asked for."""
+        if self._mapping is None:
+            self._mapping = IdMapping()
+        return self._mapping
 
     def rule_at(self, kind: Kind, field: str) -> Match | None:
         """Return the rule that decides at a field, if any."""
@@ -75,14 +83,16 @@ class Findings:
         self, kind: Kind, path: str, field: str, main: Json, other: Json, witnesses: Witnesses | None = None
     ) -> None:
         """Note two different values at the same place, of the same type or not."""
-        found = self.rule_at(kind, field)
-        same_type = json_type(main) == json_type(other)
-        if found is not None and found.action == GENERATED_ID:
-            self._waiting.append((found, kind, path, field, main, other, witnesses))
-            return
-        excused = found is not None and self._excuses(found, main, other, same_type=same_type)
+        found = self.policy.lookup(self.route, kind, field)
+        same_type = type(main) is type(other) or json_type(main) == json_type(other)
+        if found is not None:
+            if found.action == GENERATED_ID:
+                self._waiting.append((found, kind, path, field, main, other, witnesses))
+                return
+            if not self._excuses(found, main, other, same_type=same_type):
+                found = None
         change = Change.VALUE if same_type else Change.TYPE
-        self._keep(found if excused else None, kind, path, field, change, main, other, witnesses)
+        self._keep(found, kind, path, field, change, main, other, witnesses)
 
     def statement(self, kind: Kind, path: str, field: str, main: Json, other: Json) -> None:
         """Note two statements about a place, such as which operation it met; only `ignore` excuses them."""
@@ -114,6 +124,17 @@ class Findings:
             change = Change.VALUE if json_type(main) == json_type(other) else Change.TYPE
             self._keep(found if consistent else None, kind, path, field, change, main, other, witnesses)
 
+    def mark(self) -> Mark:
+        """Return where things stand, for `back_to`."""
+        return (
+            len(self._differences), len(self._ignored), len(self._waiting), self._dropped, self._ignored_dropped,
+        )  # fmt: skip
+
+    def back_to(self, mark: Mark) -> None:
+        """Forget the differences noted since a mark."""
+        differences, ignored, waiting, self._dropped, self._ignored_dropped = mark
+        del self._differences[differences:], self._ignored[ignored:], self._waiting[waiting:]
+
     def absorb(self, part: Comparison, *, rule: str | None = None) -> None:
         """Take over what a part found; with a rule, its differences are ignored by that rule."""
         for difference in part.differences:
@@ -143,11 +164,12 @@ class Findings:
         )
 
     def _excuses(self, found: Match, main: Json, other: Json, *, same_type: bool) -> bool:
-        if found.action == IGNORE:
+        action = found.action
+        if action == IGNORE:
             return True
-        if found.action == PRESENCE:
+        if action == PRESENCE:
             return not found.at or (main is not None and other is not None)
-        if found.action == TYPE:
+        if action == TYPE:
             return not found.at or same_type
         check = found.compiled.check
         return check is not None and check(main, other)
@@ -163,33 +185,35 @@ class Findings:
         other: Value,
         witnesses: Witnesses | None = None,
     ) -> None:
-        if len(self._ignored if rule else self._differences) >= self.limits.differences_max:
-            if rule:
-                self._ignored_dropped += 1
-            else:
+        kept = self._differences if rule is None else self._ignored
+        if len(kept) >= self.limits.differences_max:
+            if rule is None:
                 self._dropped += 1
+            else:
+                self._ignored_dropped += 1
             return
-        if self.policy.hides(path):
-            shown = tuple(None if isinstance(side, _Absent) else REDACTED for side in (main, other))
+        policy = self.policy
+        shown: tuple[Any, Any]
+        if policy.hides(path):
+            shown = (None if main is ABSENT else REDACTED), (None if other is ABSENT else REDACTED)
         elif witnesses is not None:
             shown = witnesses()
         else:
-            shown = self._shown(main), self._shown(other)
-        self._store(
+            bytes_max, hidden = self.limits.value_bytes, policy.redact
+            shown = (
+                None if isinstance(main, _Absent) else witness(main, bytes_max, hidden),
+                None if isinstance(other, _Absent) else witness(other, bytes_max, hidden),
+            )
+        kept.append(
             Difference(
-                kind=kind.value,
+                kind=str(kind),
                 path=path,
                 field=field,
-                change=change.value,
+                change=str(change),
                 main=shown[0],
                 shadow=shown[1],
-                rule=rule.rule.id if rule else None,
+                rule=None if rule is None else rule.compiled.rule.id,
             )
-        )
-
-    def _shown(self, side: Value) -> Any:
-        return (
-            None if isinstance(side, _Absent) else witness(side, self.limits.value_bytes, self.policy.redact)
         )
 
     def _store(self, difference: Difference) -> None:

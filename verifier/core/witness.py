@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Set as AbstractSet
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -21,6 +22,10 @@ _INT_MAX = 2**63 - 1
 _SEGMENT_CHARS_MAX = 256
 _EXCERPT_CHARS = 160
 _WHOLE_CHARS_MAX = 256
+_NUMBER_CHARS_MAX = 40
+_NUMBER_BYTES_MAX = 128  # no number of so many characters is shown in more
+_NUMBERS_MAX = 16_384
+_STEPS_MAX = 4096
 
 
 class _TooLarge(Exception):
@@ -29,9 +34,14 @@ class _TooLarge(Exception):
 
 def witness(value: Json, bytes_max: int, hidden: AbstractSet[str]) -> Any:
     """Return a value as plain JSON data of at most `bytes_max` bytes, with members named in `hidden` redacted."""
-    kind = type(value)
-    if kind is str and len(value) * 6 < bytes_max:  # type: ignore[arg-type]
-        return clean(value)  # type: ignore[arg-type]
+    if type(value) is str:
+        if len(value) * 6 < bytes_max:
+            return clean(value)
+    elif type(value) is bytes:
+        if len(value) <= _NUMBER_CHARS_MAX and bytes_max >= _NUMBER_BYTES_MAX:
+            return _number(value)
+    elif value is None and bytes_max >= 4:
+        return None
     try:
         made = _plain(value, hidden, 0, [bytes_max])
         if len(msgspec.json.encode(made)) <= bytes_max:
@@ -48,11 +58,23 @@ def redacted_copy(value: Json, hidden: AbstractSet[str]) -> Any:
 
 def clean(text: str) -> str:
     """Return a text that any encoder takes: lone surrogates become visible escapes."""
+    if text.isascii():
+        return text
     try:
         text.encode()
     except UnicodeEncodeError:
         return text.encode(errors="backslashreplace").decode()
     return text
+
+
+def step(name: str) -> str:
+    """Return what a member's name adds to a path."""
+    return "/" + segment(name) if len(name) > _SEGMENT_CHARS_MAX else _short_step(name)
+
+
+@lru_cache(maxsize=_STEPS_MAX)
+def _short_step(name: str) -> str:
+    return "/" + segment(name)
 
 
 def segment(name: str) -> str:
@@ -112,47 +134,82 @@ def _text_digest(text: str) -> dict[str, Any]:
 
 def _plain(value: Json, hidden: AbstractSet[str], depth: int, room: list[int] | None) -> Any:
     """Convert a value; `room` counts down the bytes left, at one for each value and character at least."""
-    if room is not None:
-        room[0] -= len(value) if isinstance(value, str | bytes) else 1
-        if room[0] < 0:
-            raise _TooLarge
     if isinstance(value, str):
+        if room is not None:
+            _take(room, len(value))
         return clean(value)
     if isinstance(value, bytes):
-        return _number(value)
-    if isinstance(value, list | dict) and depth >= _DEPTH_MAX:
         if room is not None:
-            raise _TooLarge
-        return {"$cut": "(nested too deeply)", "type": json_type(value), "members": len(value)}
-    if isinstance(value, list):
-        return [_plain(item, hidden, depth + 1, room) for item in value]
-    if isinstance(value, dict):
-        made: dict[str, Any] = {}
-        for name, member in value.items():
+            _take(room, len(value))
+        return _number(value)
+    if room is not None:
+        _take(room, 1)
+    if isinstance(value, list | dict):
+        if depth >= _DEPTH_MAX:
             if room is not None:
-                room[0] -= len(name)
-            if name.casefold().replace("-", "_") in hidden:
-                made[clean(name)] = REDACTED
-            elif isinstance(value, Repeated) and name in value.repeats:
-                every = [_plain(each, hidden, depth + 1, room) for each in value.repeats[name]]
-                made[clean(name)] = {"$repeated": every}
-            else:
-                made[clean(name)] = _plain(member, hidden, depth + 1, room)
-        return made
+                raise _TooLarge
+            return {"$cut": "(nested too deeply)", "type": json_type(value), "members": len(value)}
+        if isinstance(value, list):
+            return [_plain(item, hidden, depth + 1, room) for item in value]
+        return _plain_members(value, hidden, depth, room)
     return value
 
 
+def _take(room: list[int], size: int) -> None:
+    room[0] -= size
+    if room[0] < 0:
+        raise _TooLarge
+
+
+def _plain_members(
+    value: dict[str, Json], hidden: AbstractSet[str], depth: int, room: list[int] | None
+) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for name, member in value.items():
+        if room is not None:
+            room[0] -= len(name)
+        shown = clean(name)
+        if _is_hidden(name, hidden):
+            made[shown] = REDACTED
+        elif isinstance(value, Repeated) and name in value.repeats:
+            every = [_plain(each, hidden, depth + 1, room) for each in value.repeats[name]]
+            made[shown] = {"$repeated": every}
+        else:
+            made[shown] = _plain(member, hidden, depth + 1, room)
+    return made
+
+
+def _is_hidden(name: str, hidden: AbstractSet[str]) -> bool:
+    return (_folded(name) if len(name) > _SEGMENT_CHARS_MAX else _short_folded(name)) in hidden
+
+
+def _folded(name: str) -> str:
+    return name.casefold().replace("-", "_")
+
+
+@lru_cache(maxsize=_STEPS_MAX)
+def _short_folded(name: str) -> str:
+    return _folded(name)
+
+
 def _number(value: bytes) -> Any:
+    made = _short_number(value) if len(value) <= _NUMBER_CHARS_MAX else None
+    return {"$number": plain_number(value)} if made is None else made
+
+
+@lru_cache(maxsize=_NUMBERS_MAX)
+def _short_number(value: bytes) -> int | float | None:
+    """Return a number that a 64-bit integer or a double holds exactly; None if neither does."""
     plain = plain_number(value)
     if "e" not in plain and len(plain) <= 19:
         whole = int(plain)
         if abs(whole) <= _INT_MAX:
             return whole
-    if len(value) <= 40 and len(plain.partition("e")[2]) <= 4:
+    if len(plain.partition("e")[2]) <= 4:
         made = float(plain)
         if abs(made) != float("inf") and number(repr(made)) == value:
             return made
-    return {"$number": plain}
+    return None
 
 
 def _cut(value: Json, bytes_max: int, hidden: AbstractSet[str]) -> dict[str, Any]:
@@ -190,7 +247,8 @@ def _hidden_copy(value: Json, hidden: AbstractSet[str], room: list[int], depth: 
             if room[0] <= 0:
                 break
             room[0] -= len(name)
-            secret = name.casefold().replace("-", "_") in hidden
-            made[name] = REDACTED if secret else _hidden_copy(member, hidden, room, depth + 1)
+            made[name] = (
+                REDACTED if _is_hidden(name, hidden) else _hidden_copy(member, hidden, room, depth + 1)
+            )
         return made
     return value
