@@ -14,6 +14,7 @@ from verifier.adapters.metrics import Metrics
 from verifier.adapters.postgres import PostgresStore
 from verifier.adapters.redaction import Redactor
 from verifier.adapters.settings import Settings
+from verifier.core.dated_judge import judge_by_date
 from verifier.core.engine import Engine
 from verifier.core.events import Source
 from verifier.core.join import JoinConfig
@@ -42,18 +43,21 @@ def rules_of(settings: Settings) -> list[Rule]:
 
 
 def policy_of(settings: Settings, *, at_s: float | None = None) -> Policy:
-    """The default rules and the configured ones over them, without those that have expired at `at_s` (now)."""
-    now_s = SystemClock().now() if at_s is None else at_s
-    return Policy.default(unexpired(rules_of(settings), now_s), redact=settings.redact)
+    """The default rules and the configured ones over them: those in force at `at_s` (Unix seconds), or all there are.
+
+    A policy of all is for `judge_of`, which heeds when each expires.
+    """
+    rules = rules_of(settings)
+    return Policy.default(rules if at_s is None else unexpired(rules, at_s), redact=settings.redact)
 
 
 def judge_of(settings: Settings, policy: Policy) -> Judge:
-    """A judge by the settings."""
+    """A judge by the settings, for which each rule of the policy holds until it expires, by the requests' own time."""
     config = JudgeConfig(
         expect_edge="edge" in settings.expect, expect_responses="responses" in settings.expect
     )
     router = Router(settings.route_templates, routes_max=settings.routes_max)
-    return Judge(policy, router, config)
+    return judge_by_date(policy, lambda dated: Judge(dated, router, config))
 
 
 def engine_maker(settings: Settings, judge: Judge, now: Callable[[], float]) -> Callable[[int], Engine]:
@@ -118,6 +122,7 @@ class Service:
             settings.redis.get_secret_value(),
             prefix=settings.idempotency_prefix,
             ttl_s=int(settings.idempotency_ttl_s),
+            connections_max=settings.redis_connections_max,
         )
         self.tables = TablesWriter(self.store, self.journal, self.clock)
         self.metrics.start(settings.topics.sources)
@@ -150,6 +155,9 @@ class Service:
             partitions=self.partitions,
             data_dir=str(settings.data_dir),
             fetch_records_max=settings.batch_records_max,
+            session_timeout_s=settings.session_timeout_s,
+            rebalance_timeout_s=max(30.0, settings.session_timeout_s),
+            instance_id=settings.instance_id,
         )
 
     def _make_partition(self, partition: int, on_entry: Callable[[Entry], None]) -> PartitionWorker:
@@ -188,7 +196,7 @@ class Service:
             metrics=self,
             health=self,
             topics=dict(enumerate(self.settings.topics.sources)),
-            policy=self.policy,
+            policy=policy_of(self.settings, at_s=self.clock.now()),
             redact=RecordRedactor(redactor),
             api_token=token.get_secret_value() if token is not None else None,
         )

@@ -19,7 +19,7 @@ from typing import Any, cast
 
 import msgspec
 from msgspec import Struct
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -42,6 +42,7 @@ from verifier.core.outcome import Claim, Claimant
 PREFIX = "idempotency:"
 TIMEOUT_S = 5.0
 CLAIMS_PER_CALL_MAX = 2_000
+CONNECTIONS_MAX = 16
 _KEY_BYTES_MAX = 256
 _AWAY = (
     RedisConnectionError,
@@ -88,7 +89,7 @@ class RedisClaims:
 
     A set is forgotten `ttl_s` seconds after its last claim, or `entity_ttl_s` (as long, by default) when it
     is not about an idempotency key: both should exceed the time within which claims can conflict, plus what
-    records may be late.
+    records may be late. Calls beyond `connections_max` at once wait for one another.
     """
 
     def __init__(
@@ -100,10 +101,17 @@ class RedisClaims:
         entity_ttl_s: float | None = None,
         claims_per_key_max: int = CLAIMS_PER_KEY_MAX,
         timeout_s: float = TIMEOUT_S,
+        connections_max: int = CONNECTIONS_MAX,
     ) -> None:
-        self._redis: Redis = Redis.from_url(
-            url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 1)
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=connections_max,
+            timeout=timeout_s,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            retry=Retry(NoBackoff(), 1),
         )
+        self._redis = Redis.from_pool(pool)
         self._prefix = prefix
         self._ttl_ms = _milliseconds(ttl_s)
         self._entity_ttl_ms = self._ttl_ms if entity_ttl_s is None else _milliseconds(entity_ttl_s)

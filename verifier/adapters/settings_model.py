@@ -227,6 +227,11 @@ class Settings(BaseModel):
         "shadow-verifier", "Kafka consumer group", "1 to 255 letters, digits, '.', '_', '-'",
         pattern=r"^[A-Za-z0-9._-]{1,255}$",
     )  # fmt: skip
+    instance_id: str | None = setting(
+        None, "this worker's lasting name in the group: back in time, it keeps its partitions without a rebalance",
+        "1 to 100 letters, digits, '.', '_', '-'", pattern=r"^[A-Za-z0-9._-]{1,100}$",
+    )  # fmt: skip
+    session_timeout_s: Seconds = setting(10.0, "a lost worker is replaced after", _DURATION, ge=6, le=300)
     partitions: Count = setting(4, "partitions of each topic", "a number from 1 to 1024", ge=1, le=1024)
     topic_prefix: str = setting(
         "", "put before each default topic name", "up to 100 letters, digits, '.', '_', '-'",
