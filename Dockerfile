@@ -1,6 +1,5 @@
 # syntax=docker/dockerfile:1
 # The worker's image: also `init`, `check`, `offline` and whatever else `verifier --help` lists.
-# Bytecode is made here: the root is read-only later, and a start without it takes twice the CPU.
 # The base is pinned by tag. To pin it by digest, add @sha256:... as your registry gives it.
 
 FROM python:3.11-slim-bookworm AS build
@@ -19,6 +18,7 @@ LABEL org.opencontainers.image.title="shadow-verifier" \
       org.opencontainers.image.licenses="Apache-2.0"
 RUN groupadd --system --gid 10001 verifier \
     && useradd --system --uid 10001 --gid 10001 --home-dir /nonexistent --no-create-home verifier
+# With bytecode: the root is read-only later, and a start without it takes twice the CPU.
 RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
     pip install --no-cache-dir --no-index --no-deps /wheels/*.whl
 ENV PYTHONUNBUFFERED=1 \
