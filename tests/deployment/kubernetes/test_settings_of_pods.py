@@ -26,6 +26,7 @@ from tests.deployment.kubernetes.rendered import (
 from verifier.adapters.settings import Settings, load_settings
 from verifier.adapters.topics import wanted_topics
 from verifier.assembly import policy_of
+from verifier.commands import worker as worker_command
 
 # What a Secret holds is not known here; these stand for it, in the form README.md asks for.
 SECRETS = {
@@ -99,6 +100,17 @@ def test_the_worker_accepts_its_settings_and_has_the_migrations_facts(phase: str
     }
     assert settings.api_token is not None
     policy_of(settings)
+
+
+def test_a_worker_that_is_restarted_keeps_its_place_in_the_group(tmp_path: Path) -> None:
+    workload = one("shadow", "StatefulSet", "shadow-verifier")
+    settings = settings_of("shadow", workload, tmp_path)
+    assert settings.instance_id == "pod-0", "the pod's own name, which no other worker has"
+    [container] = containers(workload)
+    probe = container["startupProbe"]
+    stop_s = worker_command.STOP_WITHIN_S + 0.5 + worker_command.CLOSE_WITHIN_S
+    assert settings.session_timeout_s > stop_s + 5 * probe["periodSeconds"]
+    assert settings.session_timeout_s <= settings.join_timeout_s, "else a lost worker is noticed late"
 
 
 @pytest.mark.parametrize("name", everything())
