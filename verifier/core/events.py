@@ -45,7 +45,7 @@ SIDES_OF_SOURCE: dict[Source, tuple[str, ...]] = {
 }
 
 
-class Edge(Struct, frozen=True, kw_only=True, tag=False):
+class Edge(Struct, frozen=True, kw_only=True, tag=False, gc=False):
     """One NGINX log line about one side of a request; numbers already normalised (absent is None)."""
 
     request_id: str
@@ -68,7 +68,7 @@ class Edge(Struct, frozen=True, kw_only=True, tag=False):
     route: str | None = None
 
 
-class Response(Struct, frozen=True, kw_only=True, tag_field="v", tag=1):
+class Response(Struct, frozen=True, kw_only=True, tag_field="v", tag=1, gc=False):
     """One response as a backend or a capturing proxy gave it; most are decoded straight into this.
 
     `headers` and `body` are raw JSON; `UNSET` means the record has no such field. `capture_gap` names what the
@@ -94,7 +94,7 @@ class Response(Struct, frozen=True, kw_only=True, tag_field="v", tag=1):
     route: str | None = None
 
 
-class Write(Struct, frozen=True, kw_only=True):
+class Write(Struct, frozen=True, kw_only=True, gc=False):
     """One row-level write a backend made.
 
     `key` is the canonical text of the row's primary key: a string as it is, a number in JSON form, an object as
@@ -146,7 +146,7 @@ def in_order(seen: Iterable[Seen]) -> InOrder:
     return seen if type(seen) is InOrder else InOrder(sorted(seen, key=_order))
 
 
-class Rejection(Struct, frozen=True, kw_only=True):
+class Rejection(Struct, frozen=True, kw_only=True, gc=False):
     """A record that could not be read: where it lies, a bounded reason code, and a sentence for a person."""
 
     source: Source

@@ -15,7 +15,7 @@ from msgspec import Struct
 from verifier.core.outcome import Claim, Conflict, Resolved
 
 
-class SourceCount(Struct, frozen=True, array_like=True):
+class SourceCount(Struct, frozen=True, array_like=True, gc=False):
     """What a batch took from one source: next offset before and after, and the records between, by their fate."""
 
     source: int

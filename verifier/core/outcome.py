@@ -19,7 +19,7 @@ class Verdict(StrEnum):
     INCOMPARABLE = "incomparable"
 
 
-class SideFacts(Struct, frozen=True, array_like=True):
+class SideFacts(Struct, frozen=True, array_like=True, gc=False):
     """What one side answered: its status, and its latency in seconds (None when no record tells)."""
 
     side: str
@@ -27,7 +27,7 @@ class SideFacts(Struct, frozen=True, array_like=True):
     latency_s: float | None
 
 
-class EventRef(Struct, frozen=True, array_like=True):
+class EventRef(Struct, frozen=True, array_like=True, gc=False):
     """Where an event of a request lies: source number (`events.Source`), offset, content digest."""
 
     source: int
@@ -35,7 +35,7 @@ class EventRef(Struct, frozen=True, array_like=True):
     digest: int
 
 
-class WriteSet(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class WriteSet(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The rows a mutating request wrote on both sides, as stored in `shadow_writes`.
 
     `main` and `shadow` are lists of `{entity, key, op, data, status}` in the order of the writes; None when the side
@@ -53,7 +53,7 @@ class WriteSet(Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: str | None = None
 
 
-class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The verdict on one request and everything needed to explain, count and store it.
 
     `ts` is the event time of the request's first record (Unix seconds). `reasons` say why a request is incomparable
@@ -76,7 +76,7 @@ class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
     writes: WriteSet | None = None
 
 
-class Claimant(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Claimant(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Who claims a conflict key: one request's writes to it on one side. `ts` and `seq` are its first write's."""
 
     side: str
@@ -89,7 +89,7 @@ class Claimant(Struct, frozen=True, kw_only=True, omit_defaults=True):
     digest: int = 0
 
 
-class Claim(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Claim(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A claim on a conflict key: `scope` is `idempotency` or `entity`.
 
     `rev` orders what a request has claimed: the number of records it was concluded from. Evidence only grows, so this
@@ -103,7 +103,7 @@ class Claim(Struct, frozen=True, kw_only=True, omit_defaults=True):
     revises: bool = False
 
 
-class Conflict(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Conflict(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Two writes to one conflict key; the first in the total order wins, whatever order they arrive in.
 
     `id` is a hash of scope, key and the claimants it is about, so that a later finding about the same loser
@@ -122,7 +122,7 @@ class Conflict(Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: int = 0
 
 
-class Resolved(Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Resolved(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """An outcome as one journal entry carries it.
 
     `rev` counts the revisions of the request's verdict from 0; `was` is the outcome it replaces, so that a fold

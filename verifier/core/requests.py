@@ -125,7 +125,7 @@ class ClosedRequest:
         return digest in self.digests
 
 
-class Closing(Struct, frozen=True, kw_only=True):
+class Closing(Struct, frozen=True, kw_only=True, gc=False):
     """A request whose evidence is to be judged now. `bound_hit`: closed early to keep within the bound."""
 
     request_id: str
@@ -133,7 +133,7 @@ class Closing(Struct, frozen=True, kw_only=True):
     bound_hit: bool = False
 
 
-class Reopening(Struct, frozen=True, kw_only=True):
+class Reopening(Struct, frozen=True, kw_only=True, gc=False):
     """A closed request that got new records: its former records lie at `resolved.events`."""
 
     request_id: str
