@@ -1,0 +1,95 @@
+"""What a bench leaves behind: the file others read, and the goals it is held against."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench import report
+from bench.measure import Measured, RunFailed, Usage
+from bench.profiling import digest, part_of
+from bench.report import Results, goals, keep
+from bench.result import Outcome
+from tests.tidy.source_files import ROOT
+
+
+def outcome(name: str, cpu_s: float, wrong: tuple[str, ...] = ()) -> Outcome:
+    usage = Usage(user_s=cpu_s, system_s=0.0, wall_s=cpu_s, peak_rss_mb=100.0)
+    return Outcome(name=name, records=1_000_000, requests=200_000, usage=usage, busy_s=10.0, wrong=wrong)
+
+
+def results(*outcomes: Outcome) -> Results:
+    return Results(
+        command="test", records=1_000_000, requests=200_000, commit="0", machine={},
+        contestants={each.name: each for each in outcomes}, latency={"p50": 80.0, "p99": 400.0},
+    )  # fmt: skip
+
+
+def test_the_file_has_the_shape_that_others_read() -> None:
+    told = results(outcome("ceiling", 3.0), outcome("verifier", 5.0)).as_json()
+    assert {"commit", "machine", "records", "contestants", "latency_ms", "scaling"} <= set(told)
+    for contestant in told["contestants"].values():
+        assert {"cpu_s_per_million", "records_per_s", "peak_rss_mb", "exact"} <= set(contestant)
+    assert told["contestants"]["verifier"]["cpu_s_per_million"] == 5.0
+    assert told["contestants"]["verifier"]["records_per_s"] == 100_000
+    assert {"p50", "p99"} <= set(told["latency_ms"])
+
+
+def test_goals_are_held_against_exact_runs_alone() -> None:
+    reached = {
+        g["goal"]: g["reached"] for g in goals(results(outcome("ceiling", 3.0), outcome("verifier", 5.0)))
+    }
+    assert reached == {"CPU of the verifier / ceiling": True, "p99 to the verdict over REST, ms": True}
+    void = outcome("verifier", 5.0, wrong=("one verdict is off",))
+    assert [g["goal"] for g in goals(results(outcome("ceiling", 3.0), void))] == [
+        "p99 to the verdict over REST, ms"
+    ]
+    assert not void.as_json()["exact"]
+
+
+def test_the_newest_full_result_is_also_the_latest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "draw", lambda _result, chart: chart.write_bytes(b"png"))
+    path = keep(results(outcome("ceiling", 3.0)), quick=False, folder=tmp_path)
+    assert json.loads((tmp_path / "latest.json").read_text()) == json.loads(path.read_text())
+    quick = keep(results(outcome("ceiling", 4.0)), quick=True, folder=tmp_path)
+    assert quick.name == "quick.json"
+    assert json.loads((tmp_path / "latest.json").read_text()) == json.loads(path.read_text())
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "bench" / "results").glob("*.json")), ids=lambda path: path.name
+)
+def test_kept_results_are_whole(path: Path) -> None:
+    told = json.loads(path.read_text())
+    if "contestants" not in told:
+        return
+    assert {"commit", "machine", "records", "latency_ms", "scaling"} <= set(told)
+    assert {"ceiling", "verifier"} <= set(told["contestants"])
+
+
+def test_a_program_is_measured_whole(tmp_path: Path) -> None:
+    busy = "import time\nend = time.process_time() + 0.3\nwhile time.process_time() < end: pass\n"
+    measured = Measured(["python3", "-c", busy + "x = bytearray(60_000_000)"], log_path=tmp_path / "log")
+    usage = measured.finish(60.0)
+    assert 0.25 < usage.cpu_s < 5.0
+    assert usage.wall_s >= 0.2
+
+
+def test_a_program_that_fails_says_why(tmp_path: Path) -> None:
+    measured = Measured(["python3", "-c", "raise SystemExit('no broker')"], log_path=tmp_path / "log")
+    with pytest.raises(RunFailed, match="no broker"):
+        measured.finish(60.0)
+
+
+def test_samples_are_added_up_by_part() -> None:
+    frames = ["run (uvloop/__init__.py)", "Engine.conclude (verifier/core/engine.py)"]
+    assert part_of([*frames, "Judge.judge (verifier/core/verdict.py)"]) == "judge: compare, reconcile"
+    assert part_of([*frames, "Judge.judge (verifier/core/verdict.py)", "dumps (json/__init__.py)"]) == (
+        "judge: compare, reconcile"
+    )
+    assert part_of(frames) == "engine, partition worker"
+    text = digest("main (a.py:1);step (verifier/core/join.py:9) 3\nmain (a.py:1) 1\n")
+    assert "75.0%  join" in text
+    assert "25.0%  event loop and other" in text
