@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -24,6 +25,7 @@ RETRY_S = 1.0
 STOP_WITHIN_S = 7.5
 CLOSE_WITHIN_S = 1.5
 WEB_GRACE_S = 3.0
+GC_OBJECTS = 50_000
 WAITING_GRACE_S = 0.5
 EXIT_LEFT_BEHIND = 3
 
@@ -50,6 +52,7 @@ async def run_worker(settings: Settings) -> None:
     app = create_app(service.web_deps())
     web = await serve(app, settings.http_host, settings.http_port, stop_grace_s=WEB_GRACE_S)
     _log.info("listening", host=settings.http_host, port=settings.http_port)
+    _collect_rarely()
     running = asyncio.create_task(service.worker.run())
     purging = asyncio.create_task(_purge(store, settings.retention_days))
     try:
@@ -74,6 +77,16 @@ async def run_worker(settings: Settings) -> None:
         os._exit(EXIT_LEFT_BEHIND if failure is not None else 0)
     if failure is not None:
         raise failure
+
+
+def _collect_rarely() -> None:
+    """Let the collector of cycles look at the heap less often: there are few, and requests in work by the thousand.
+
+    What is there at the start stays, and is not looked at again. A tenth of the engine's cost went into looking.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_OBJECTS, 20, 100)
 
 
 async def _end(running: asyncio.Task[None], web: WebServer) -> bool:
