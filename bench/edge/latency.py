@@ -18,12 +18,16 @@ class User:
     """A kept connection, and the seconds of each answer."""
 
     def __init__(self, contestant: Contestant) -> None:
-        host, port = contestant.address.split(":")
-        self._socket = socket.create_connection((host, int(port)), timeout=10)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._address = contestant.address.split(":")
+        self._connect()
         self._request = b"GET /api/v1/items?page=1 HTTP/1.1\r\nHost: api\r\nX-User-ID: u-1\r\n\r\n"
         self.seconds: list[float] = []
         self.asked = 0
+
+    def _connect(self) -> None:
+        host, port = self._address
+        self._socket = socket.create_connection((host, int(port)), timeout=10)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def ask(self) -> None:
         """One request, timed from its first byte to the last of its answer."""
@@ -40,6 +44,9 @@ class User:
             self.seconds.append(time.perf_counter() - began)
         if not received.startswith(b"HTTP/1.1 200 "):
             raise RuntimeError(f"a user got {received[:40]!r}")
+        if b"\r\nConnection: close" in received[:head]:  # after 1000 requests
+            self._socket.close()
+            self._connect()
 
     def close(self) -> None:
         """End the connection."""

@@ -47,6 +47,7 @@ _PLAIN = """upstream main {{ server {main}; keepalive 64; }}
     '"upstream_time_s":"$upstream_response_time","side":"main"}}';
   server {{
     listen {address} backlog=4096;
+    keepalive_requests 1000;
     location / {{
       access_log {folder}/edge.log.json line;
       proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $http_host;
