@@ -11,9 +11,12 @@ from verifier.core.difference import Change, Kind
 from verifier.core.documents import compare_documents, unwrapped
 from verifier.core.findings import ABSENT, Findings
 from verifier.core.rules import IGNORE
+from verifier.core.unread import compare_unread
 from verifier.core.witness import bytes_witness, text_witnesses
 
 _BODY = Kind.BODY
+_OPENING = ("{", "[")
+_JSON_BLANKS = " \t\n\r"
 _SNIFFED = ("{", "[", '"')
 
 
@@ -74,9 +77,11 @@ def _compare_whole(main: Content, other: Content, findings: Findings) -> None:
 
 
 def _as_documents(main: Content, other: Content, findings: Findings) -> bool:
-    """Compare as JSON, if a side says it is and both are."""
-    if not (main.says_json or other.says_json):
+    """Compare as JSON, if a side says it is and both are; or if neither says what it is, and both look like it."""
+    if not (main.says_json or other.says_json or (_looks_like_json(main) and _looks_like_json(other))):
         return False
+    if main.form == other.form == "text" and _as_unread(main.text or "", other.text or "", findings):
+        return True
     try:
         mine, theirs = document_of(main), document_of(other)
     except TooDeep:
@@ -88,6 +93,14 @@ def _as_documents(main: Content, other: Content, findings: Findings) -> bool:
         mine, theirs = unwrapped(mine, theirs)
     compare_documents(mine, theirs, findings, kind=_BODY)
     return True
+
+
+def _as_unread(main: str, other: str, findings: Findings) -> bool:
+    try:
+        mine, theirs = (text.strip(_JSON_BLANKS).encode() for text in (main, other))
+    except UnicodeEncodeError:
+        return False
+    return compare_unread(mine, theirs, findings, kind=_BODY)
 
 
 def _as_forms(main: Content, other: Content, findings: Findings) -> bool:
@@ -178,6 +191,11 @@ def _looks_structured(content: Content) -> bool:
     if content.says_json or content.media.is_form:
         return True
     return not content.media.name and (content.text or "").lstrip()[:1] in _SNIFFED
+
+
+def _looks_like_json(content: Content) -> bool:
+    """Say whether a text of no known type begins as an object or array does."""
+    return not content.media.name and (content.text or "").lstrip()[:1] in _OPENING
 
 
 def _as_whole_documents(main: Content, other: Content) -> bool:

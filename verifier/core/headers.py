@@ -1,6 +1,6 @@
 """Header fields compared by what they mean: names without case, lists as lists, media types as media types.
 
-Sources: RFC 9110 (sections 5.1 to 5.6, 8.3), RFC 8259 section 11 (`application/json` has no charset).
+Sources: RFC 9110 (sections 5.1 to 5.6, 7.6.1, 8.3 to 8.5, 12.5.5, 14.1), RFC 8259 section 11 (`application/json` has no charset).
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ _LIST_NAMES = frozenset((
     "allow", "cache-control", "connection", "content-encoding", "content-language", "forwarded", "if-match",
     "if-none-match", "link", "pragma", "preference-applied", "server-timing", "te", "trailer", "transfer-encoding",
     "upgrade", "vary", "via", "warning", "x-forwarded-for",
+))  # fmt: skip
+# Lists of field names, codings, connection options, languages and units: in these, case says nothing.
+_CASELESS_NAMES = frozenset((
+    "accept-encoding", "accept-ranges", "access-control-allow-headers", "access-control-expose-headers", "connection",
+    "content-encoding", "content-language", "te", "trailer", "transfer-encoding", "vary",
 ))  # fmt: skip
 _HEADER = Kind.HEADER
 _READ_NAMES = _LIST_NAMES | {"content-type"}
@@ -176,7 +181,7 @@ def _same(name: str, main: str | list[str], other: str | list[str]) -> bool:
             read_media(theirs[0])
         )
     if name in _LIST_NAMES:
-        return _items(mine) == _items(theirs)
+        return _tokens(name, mine) == _tokens(name, theirs)
     if name == "set-cookie":
         return mine == theirs
     return ", ".join(mine) == ", ".join(theirs)
@@ -190,13 +195,14 @@ def _meaning(media: Media) -> Media:
 
 def _differ(name: str, main: str | list[str], other: str | list[str], findings: Findings) -> None:
     if isinstance(main, str) and isinstance(other, str):
-        if name in _LIST_NAMES and _is_reordered(_items(_values(main)), _items(_values(other))):
+        if name in _LIST_NAMES and _is_reordered(_tokens(name, _values(main)), _tokens(name, _values(other))):
             findings.structure(_HEADER, name, name, Change.ORDER, main, other)
             return
         _texts_differ(name, main.strip(), other.strip(), findings)
         return
     mine, theirs = _values(main), _values(other)
-    if _is_reordered(*((_items(mine), _items(theirs)) if name in _LIST_NAMES else (mine, theirs))):
+    listed = name in _LIST_NAMES
+    if _is_reordered(*((_tokens(name, mine), _tokens(name, theirs)) if listed else (mine, theirs))):
         findings.structure(_HEADER, name, name, Change.ORDER, _shown(main), _shown(other))
     else:
         findings.value(_HEADER, name, name, [*mine], [*theirs])
@@ -220,6 +226,12 @@ def _numeric(text: str) -> Json:
 
 def _values(value: str | list[str]) -> list[str]:
     return [value.strip()] if isinstance(value, str) else [each.strip() for each in value]
+
+
+def _tokens(name: str, values: list[str]) -> list[str]:
+    """Return the items of a list as they are to be compared."""
+    items = _items(values)
+    return [item.lower() for item in items] if name in _CASELESS_NAMES else items
 
 
 def _items(values: list[str]) -> list[str]:

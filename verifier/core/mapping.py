@@ -48,8 +48,8 @@ class IdMapping:
 def id_pairs(main: Json, other: Json) -> list[tuple[str, str]] | None:
     """Return the pairs of ids two values give rise to, or None if the values cannot be ids of each other.
 
-    A URL or path is split, and only its segments that carry a digit may differ: a different host, scheme or
-    collection is no generated id.
+    A URL or path is split, and only its segments that carry a digit may differ: a different scheme, host, collection or
+    parameter's name is no generated id.
     """
     if isinstance(main, bytes) and isinstance(other, bytes):
         return [(plain_number(main), plain_number(other))]
@@ -60,13 +60,25 @@ def id_pairs(main: Json, other: Json) -> list[tuple[str, str]] | None:
     parts, other_parts = _DELIMITER.split(main), _DELIMITER.split(other)
     if len(parts) != len(other_parts):
         return None
+    fixed = _fixed(parts) | _fixed(other_parts)
     pairs = []
     for index, (mine, theirs) in enumerate(zip(parts, other_parts, strict=True)):
-        if mine != theirs and (index % 2 or not (_has_digit(mine) and _has_digit(theirs))):
+        if mine != theirs and (index in fixed or not (_has_digit(mine) and _has_digit(theirs))):
             return None
-        if index % 2 == 0 and mine:
+        if index % 2 == 0 and index not in fixed and mine:
             pairs.append((mine, theirs))
     return pairs
+
+
+def _fixed(parts: list[str]) -> set[int]:
+    """Return the places of what is no id even with a digit: delimiters, scheme and authority, names of parameters."""
+    places = set(range(1, len(parts), 2))
+    if parts[1:4] == ["/", "", "/"]:
+        places |= {0, 4}
+    query = parts.index("?") if "?" in parts else len(parts)
+    return places | {
+        at - 1 for at in range(query + 2, len(parts), 2) if parts[at] == "=" and parts[at - 2] != "="
+    }
 
 
 def _is_path(text: str) -> bool:

@@ -131,7 +131,9 @@ def instant(value: Json, unit: Decimal = _UNITS["s"], *, naive_utc: bool = False
     """Return the Unix seconds a value means, or None if it is no instant. A number counts in `unit` seconds."""
     if isinstance(value, bytes):
         counted = as_decimal(value)
-        return None if counted is None or counted.adjusted() > _DIGITS // 2 else _UP.multiply(counted, unit)
+        if counted is None or counted.adjusted() > _DIGITS // 2 or len(value) > _DIGITS:
+            return None  # so long that it would have to be rounded
+        return _UP.multiply(counted, unit)
     if not isinstance(value, str) or len(value) > 64:
         return None
     found = _ISO.fullmatch(value.strip())
@@ -145,16 +147,21 @@ def instant(value: Json, unit: Decimal = _UNITS["s"], *, naive_utc: bool = False
     except ValueError:
         return None
     clock = int(hour) * 3600 + int(minute) * 60 + int(second or 0)
-    if int(hour) > 24 or int(minute) > 59 or int(second or 0) > 60 or clock > 86_400:
+    offset_s = _offset_s(offset)
+    if int(hour) > 24 or int(minute) > 59 or int(second or 0) > 60 or clock > 86_400 or offset_s is None:
         return None
-    return Decimal(days * 86_400 + clock - _offset_s(offset)) + Decimal("0." + (fraction or "0"))
+    return Decimal(days * 86_400 + clock - offset_s) + Decimal("0." + (fraction or "0"))
 
 
-def _offset_s(offset: str | None) -> int:
+def _offset_s(offset: str | None) -> int | None:
+    """Return an offset from UTC in seconds; None if it is no time of day (RFC 3339 section 5.6)."""
     if offset is None or offset in "Zz":
         return 0
     digits = offset[1:].replace(":", "")
-    seconds = int(digits[:2]) * 3600 + int(digits[2:] or 0) * 60
+    hours, minutes = int(digits[:2]), int(digits[2:] or 0)
+    if hours > 23 or minutes > 59:
+        return None
+    seconds = hours * 3600 + minutes * 60
     return -seconds if offset[0] == "-" else seconds
 
 
