@@ -1,6 +1,7 @@
 """Header fields compared by what they mean: names without case, lists as lists, media types as media types.
 
-Sources: RFC 9110 (sections 5.1 to 5.6, 7.6.1, 8.3 to 8.5, 12.5.5, 14.1), RFC 8259 section 11 (`application/json` has no charset).
+Sources: RFC 9110 (sections 5.1 to 5.6, 7.6.1, 8.3 to 8.5, 12.5.5, 14.1), RFC 8259 section 11
+(`application/json` has no charset).
 """
 
 from __future__ import annotations
