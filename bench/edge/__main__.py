@@ -100,7 +100,7 @@ def _latency(contestants: dict[str, Contestant], rounds: int, results: dict[str,
 
 
 def _usual_priority(pid: int) -> None:
-    """Give a process and all its descendants back to the usual scheduler: load at real-time priority stops a machine."""
+    """Give a process and its descendants back to the usual scheduler: a load at real-time priority stops a machine."""
     for task in Path(f"/proc/{pid}/task").iterdir():
         os.sched_setscheduler(int(task.name), os.SCHED_OTHER, os.sched_param(0))
         for child in (task / "children").read_text().split():
