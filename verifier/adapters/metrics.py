@@ -152,6 +152,7 @@ class Metrics:
             "scope",
             "kind",
         )
+        self._retracted.add_many(dict.fromkeys(CONFLICTS, 0))
         self._dropped_claims = self._counter(
             "verifier_claims_dropped_total", "Claimants beyond the bound on a conflict key."
         )

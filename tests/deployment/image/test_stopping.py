@@ -28,7 +28,7 @@ from verifier.demo.stack.ports import free_port
 from verifier.demo.stack.postgres import Postgres
 from verifier.demo.stack.redis import Redis
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]  # servers and a worker are started
 REQUESTS = 2000
 HALF = REQUESTS // 2
 

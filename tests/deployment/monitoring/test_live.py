@@ -17,7 +17,7 @@ from verifier.demo.stack.kafka import Kafka
 from verifier.demo.stack.postgres import Postgres
 from verifier.demo.stack.redis import Redis
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]  # servers and a worker are started
 REQUESTS = 40
 SHOWN_WITHIN_S = 30.0
 
@@ -45,9 +45,11 @@ def prometheus(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture(scope="module")
 def watched(cluster: Cluster, prometheus: Prometheus) -> Prometheus:
-    """After traffic with something of everything: agreement, differences, gaps, shed copies, the canary."""
+    """After traffic with something of everything: agreement, differences, gaps, shed copies, the canary, a revision."""
     cluster.produce(something_of_everything())
     cluster.settle(REQUESTS)
+    cluster.produce([mirrored("m-2", time.time())[3]])
+    cluster.await_verdict("m-2", "match")
     return prometheus
 
 
@@ -132,6 +134,19 @@ def test_what_happened_is_seen(watched: Prometheus) -> None:
     while (found := {selector: count(selector) for selector in expected}) != expected:
         assert time.monotonic() < give_up_at, found
         time.sleep(0.2)
+
+
+OF_THE_VERIFIER = {
+    "VerifierDown", "VerifierNotReady", "VerifierBehind", "WatermarkStuck", "PartitionsUnassigned", "PartitionBlocked",
+    "DependencyDown", "PendingBoundReached", "VerifierDefect",
+}  # fmt: skip
+
+
+def test_an_idle_worker_goes_on_with_the_clock_and_raises_no_alarm_about_itself(watched: Prometheus) -> None:
+    moved = "changes(verifier_verified_through_timestamp_seconds[10s]) > 2"
+    wait_for("event time to go on without records", lambda: watched.query(moved), SHOWN_WITHIN_S)
+    raised = {alert["labels"]["alertname"] for alert in watched.api("alerts")["alerts"]}
+    assert raised & OF_THE_VERIFIER == set()
 
 
 def test_a_worker_that_is_gone_raises_the_alarm(cluster: Cluster, watched: Prometheus) -> None:
