@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from importlib.metadata import version
 from types import SimpleNamespace
 from typing import Any
 
 import faust
 import pytest
+from aiokafka.consumer.fetcher import READ_COMMITTED, READ_UNCOMMITTED, Fetcher, FetchResult, PartitionRecords
+from aiokafka.errors import CorruptRecordException
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
 from faust.transport import consumer as stock
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from verifier.stream.batching import BatchConsumer, BatchSchema, batch_transport
+from verifier.stream.fetching import lighten
 
 SOURCE, CHANGELOG = TP("edge.requests", 0), TP("app-routes-changelog", 0)
 
@@ -142,3 +147,93 @@ def test_the_schema_leaves_values_as_they_are() -> None:
     schema = BatchSchema()
     assert schema.loads_value(None, SimpleNamespace(value=value)) is value
     assert schema.loads_key(None, SimpleNamespace(value=value)) is None
+
+
+# -- records as the client's parser made them ------------------------------------------------------------------------
+
+
+class _Partition:
+    """What a fetch result asks of the assignment: a position that must be the next offset to hand out."""
+
+    def __init__(self, position: int) -> None:
+        self.active, self.paused, self.position = True, False, position
+
+    def state_value(self, _tp: object) -> _Partition:
+        return self
+
+    def consumed_to(self, position: int) -> None:
+        self.position = position
+
+
+def _fetched(offsets: Sequence[range], start: int, *, corrupt: bool = False) -> tuple[Any, _Partition]:
+    """A fetcher with the batches of one partition, asked for from `start` on; the last byte may be wrong."""
+    data = b""
+    for batch in offsets:
+        builder = DefaultRecordBatchBuilder(
+            magic=2, compression_type=0, is_transactional=0, producer_id=-1, producer_epoch=-1, base_sequence=-1,
+            batch_size=1 << 20,
+        )  # fmt: skip
+        for n, _ in enumerate(batch):
+            builder.append(n, timestamp=1_000 + n, key=b"k", value=b"v%d" % batch[n], headers=[("h", b"x")])
+        encoded = builder.build()
+        encoded[:8] = batch[0].to_bytes(8, "big")  # the base offset is no part of the checksum
+        data += bytes(encoded)
+    if corrupt:
+        data = data[:-1] + bytes([data[-1] ^ 1])
+    at = _Partition(start)
+    records = PartitionRecords(SOURCE, MemoryRecords(data), [], start, None, None, True, READ_UNCOMMITTED)
+    result = FetchResult(SOURCE, assignment=at, partition_records=records, backoff=0)
+    return SimpleNamespace(_records={SOURCE: result}), at
+
+
+@pytest.mark.parametrize("most", [None, 1, 2, 3, 4, 100])
+@pytest.mark.parametrize("start", [10, 12, 13])
+def test_records_are_handed_out_as_the_client_would_without_copying_them(
+    most: int | None, start: int
+) -> None:
+    batches = [range(10, 14), range(14, 15), range(20, 26)]
+    stock, stock_at = _fetched(batches, start)
+    light, light_at = _fetched(batches, start)
+    lighten(light, {SOURCE.topic})
+    handed_out = 0
+    while stock._records[SOURCE].has_more() and (expected := stock._records[SOURCE].getall(most)):
+        got = light._records[SOURCE].getall(most)
+        assert [(r.offset, r.key, r.value, r.timestamp, tuple(r.headers)) for r in got] == [
+            (r.offset, r.key, r.value, r.timestamp, r.headers) for r in expected
+        ]
+        assert {type(record).__name__ for record in got} == {"DefaultRecord"}
+        handed_out += len(got)
+        assert light_at.position == expected[-1].offset + 1 or light_at.position in (20, 26)
+    assert handed_out == 26 - 20 + 15 - start
+    assert light_at.position == stock_at.position == 26
+    assert not light._records[SOURCE].getall(most)
+
+
+def test_other_topics_and_committed_reads_are_left_alone() -> None:
+    fetcher, _ = _fetched([range(3)], 0)
+    lighten(fetcher, {"another"})
+    assert "getall" not in vars(fetcher._records[SOURCE])
+    fetcher._records[SOURCE]._partition_records._isolation_level = READ_COMMITTED
+    lighten(fetcher, {SOURCE.topic})
+    assert "getall" not in vars(fetcher._records[SOURCE])
+
+
+def test_a_batch_with_a_wrong_checksum_is_refused_and_fetched_again() -> None:
+    fetcher, at = _fetched([range(3), range(3, 5)], 0, corrupt=True)
+    result = fetcher._records[SOURCE]
+    lighten(fetcher, {SOURCE.topic})
+    assert len(result.getall(3)) == 3
+    with pytest.raises(CorruptRecordException):
+        result.getall(3)
+    assert not result.has_more() and at.position == 3
+
+
+def test_the_fetcher_still_has_what_is_used_of_it() -> None:
+    assert version("aiokafka") == "0.14.0"
+    source = inspect.getsource(Fetcher.fetched_records)
+    assert "res_or_error.getall(max_records)" in source
+    assert "if drained or not timeout:" in source
+    assert "self._create_fetch_waiter()" in source
+    assert list(inspect.signature(Fetcher._create_fetch_waiter).parameters) == ["self"]
+    thread = inspect.getsource(driver.AIOKafkaConsumerThread._fetch_records)
+    assert "fetcher._subscriptions.fetch_context()" in thread

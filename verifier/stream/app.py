@@ -14,6 +14,9 @@ from verifier.stream.batching import BatchSchema, batch_transport
 from verifier.stream.codec import Record
 from verifier.stream.live_tables import LiveTables
 
+CHANGES_WAITING_MAX = 10_000
+"""Changelog messages that may wait to be sent; with Faust's 100 an entry with many divergences stopped the consumer."""
+
 
 class AppConfig(Struct, frozen=True, kw_only=True):
     """What the application needs to know. `fetch_records_max` bounds a fetch batch.
@@ -82,6 +85,7 @@ def build_app(config: AppConfig, callbacks: Callbacks) -> tuple[faust.App, LiveT
     transport = batch_transport(config.sources, committable, callbacks.revoking)
     app.transport = transport(app.conf.broker_consumer, app)
     tables = LiveTables(app, partitions=config.partitions)
+    app.producer.buffer.max_messages = CHANGES_WAITING_MAX
     topic = app.topic(*config.sources, schema=BatchSchema(value_type=None), partitions=config.partitions)
 
     async def join(stream: Any) -> None:

@@ -24,6 +24,8 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 from mode.threads import QueueServiceThread, ServiceThread, WorkerThread
 
+from verifier.stream.fetching import fetched
+
 Committable = Callable[[TP], int | None]
 THREAD_STOP_S = 1.0
 COMMIT_WITHIN_S = 5.0
@@ -59,6 +61,19 @@ class PatientThread(driver.AIOKafkaConsumerThread):
     """The consumer's thread, for which a broker that is away is no reason to crash, nor to stand still at a stop."""
 
     Worker = EndingThread
+
+    async def _fetch_records(
+        self,
+        consumer: Any,
+        active_partitions: Any,
+        timeout: float | None = None,
+        max_records: int | None = None,
+    ) -> Any:
+        """Hand out what was fetched, waiting for it at most `timeout` seconds; sources' records as they were read."""
+        if not self.consumer.flow_active:
+            return {}
+        topics = cast(BatchConsumer, self.consumer).source_topics
+        return await fetched(consumer, active_partitions, timeout or 0.0, max_records, topics)
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         """Commit what is still ours, and say whether that was done: what was not will be with a later commit."""

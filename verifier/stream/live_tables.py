@@ -7,6 +7,7 @@ an entry folded twice, after a crash between journal and changelog, counts once.
 from __future__ import annotations
 
 from collections import defaultdict, deque
+from collections.abc import Container
 from typing import Any
 
 import faust
@@ -34,6 +35,15 @@ class LiveTables:
             )
         }
         self._order: defaultdict[tuple[str, int], deque[str]] = defaultdict(deque)
+        self._unsaid: dict[tuple[int, str], None] = {}
+
+    def flush(self, owned: Container[int]) -> None:
+        """Send the counts that have changed since the last time (with every entry some do), of the partitions owned."""
+        unsaid, self._unsaid = self._unsaid, {}
+        for partition, key in unsaid:
+            if partition not in owned:
+                continue
+            self._tables["routes"].send_changelog(partition, key, self._tables["routes"].data[key])
 
     def fold(self, entry: Entry) -> None:
         """Fold an entry in, once, whatever how often it is given."""
@@ -64,15 +74,19 @@ class LiveTables:
         if known["n"] >= n:
             return
         value = {verdict: known.get(verdict, 0) + share.get(verdict, 0) for verdict in map(str, Verdict)}
-        self._put("routes", partition, key, {"n": n, "route": route, **value})
+        self._keep("routes", partition, key, {"n": n, "route": route, **value})
+        self._unsaid[partition, key] = None
 
     def _put(self, name: str, partition: int, key: str, value: dict[str, Any]) -> None:
+        self._tables[name].send_changelog(partition, key, value)
+        self._keep(name, partition, key, value)
+
+    def _keep(self, name: str, partition: int, key: str, value: dict[str, Any]) -> None:
         table, order = self._tables[name], self._order[name, partition]
         if key not in table.data:
             order.append(key)
             if len(order) > self._rows_max:
                 self._drop(name, partition, order.popleft())
-        table.send_changelog(partition, key, value)
         table.data[key] = value
 
     def _drop(self, name: str, partition: int, key: str) -> None:
@@ -80,3 +94,4 @@ class LiveTables:
         if key in table.data:
             table.send_changelog(partition, key, None)
             del table.data[key]
+            self._unsaid.pop((partition, key), None)

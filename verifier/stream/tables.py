@@ -17,10 +17,10 @@ from verifier.core.journal import Entry, valid_entries
 from verifier.stream.ports import Clock, Journal, Position, Status, Store
 
 _log = structlog.get_logger(__name__)
-GROUP_REQUESTS_MAX = 20_000
+GROUP_REQUESTS_MAX = 5_000
 CATCH_UP_ENTRIES = 200
 RESURFACED_MAX = 10_000
-STATUS_EVERY_S = 1.0
+STATUS_EVERY_S = 0.5
 
 
 class TablesWriter:
@@ -75,14 +75,15 @@ class TablesWriter:
         return found
 
     def note_status(self, partition: int, status: Status) -> None:
-        """Note where a partition stands; written with the next round if it changed, at most once a second."""
+        """Note where a partition stands; written with the next round if it changed, twice a second at most."""
         self._statuses[partition] = status
         if self._is_news(partition, status):
             self._changed.set()
 
     def _is_news(self, partition: int, status: Status) -> bool:
+        """Whether something has come to an end or begun, or anything else changed a while ago."""
         at, told = self._told.get(partition, (0.0, None))
-        if told is None or (told.pending, told.lag) != (status.pending, status.lag):
+        if told is None or (not told.pending, not told.lag) != (not status.pending, not status.lag):
             return True
         return told != status and self._clock.monotonic() - at >= STATUS_EVERY_S
 

@@ -232,6 +232,8 @@ class Worker:
                 for partition, (worker, _) in self._partitions.items():
                     if partition in self.ends:
                         worker.note_ends(self.ends[partition])
+                if self._live is not None:
+                    self._live.flush(self._partitions)
             except DependencyDown as down:
                 if self.kafka_up:
                     _log.warning("waiting", dependency=down.dependency, detail=down.detail)
