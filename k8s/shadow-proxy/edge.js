@@ -20,9 +20,10 @@ const ODD_NUMBER = /[[:,][ \t\r\n]*(?=[-.0-9])(?!-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)
 
 // --- filters ---------------------------------------------------------------------------------------------------------
 
-// Passes a user's answer on and keeps its beginning.
+// Passes a user's answer on and keeps its beginning. Each piece is sent at once, as NGINX does with what it reads from a
+// backend: njs forgets that mark, and without it a small piece of a stream would wait for more.
 function keep(r, data, flags) {
-    r.sendBuffer(data, flags);
+    r.sendBuffer(data, { last: flags.last, flush: data.length > 0 });
     try {
         const one = under_way(r);
         take(one, data, flags);

@@ -197,6 +197,24 @@ def test_a_user_who_reads_slowly_gets_every_byte_and_the_record_its_share(
     assert (main["body_truncated"], main["body_bytes"]) == (True, len(body))
 
 
+def test_each_piece_of_a_stream_arrives_when_it_is_sent_and_the_user_may_leave(
+    edge: Edge, backends: dict[str, Backend]
+) -> None:
+    events = chunked("Content-Type: text/event-stream", *[b"data: x\n\n"] * 200, pause_s=0.05)
+    backends["main"].scripts["*"] = backends["shadow"].scripts["*"] = events
+    nginx = edge(shadow_answer_s_max=0.5)
+    with socket.create_connection(_address(nginx), timeout=5) as client:
+        client.sendall(request("/", "stream"))
+        began, received = time.monotonic(), b""
+        while received.count(b"data: x") < 10:
+            received += client.recv(65_536)
+        took_s = time.monotonic() - began
+        assert received.count(b"data: x") < 20 and took_s < 2.0, f"ten events took {took_s:.1f} s"
+    main, shadow = pair(nginx, "stream")
+    assert (main["capture_gap"], shadow["capture_gap"]) == ("answer_cut", "answer_too_long")
+    assert backends["main"].finished == backends["shadow"].finished == 0, "both were let go"
+
+
 def test_any_target_reaches_both_byte_for_byte(edge: Edge, backends: dict[str, Backend]) -> None:
     nginx = edge()
     for n, target in enumerate(
