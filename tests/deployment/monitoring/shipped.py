@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,16 @@ _RECORDED = re.compile(r"\bverifier:[a-z0-9_]+:[a-z0-9_]+\b")
 
 def rule_groups() -> list[dict[str, Any]]:
     """The groups of the PrometheusRule, as Prometheus itself reads them."""
-    document = yaml.safe_load((MONITORING / "prometheus-rule.yaml").read_text(encoding="utf-8"))
-    groups: list[dict[str, Any]] = document["spec"]["groups"]
+    groups: list[dict[str, Any]] = deepcopy(_prometheus_rule()["spec"]["groups"])
     return groups
+
+
+@cache
+def _prometheus_rule() -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load(
+        (MONITORING / "prometheus-rule.yaml").read_text(encoding="utf-8")
+    )
+    return document
 
 
 def rules() -> Iterator[dict[str, Any]]:

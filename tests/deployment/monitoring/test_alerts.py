@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([str(each) for each in command], capture_output=True, text=True, check=False)
 
 
+@cache
 def cases() -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for path in sorted(CASES.glob("*.yaml")):
