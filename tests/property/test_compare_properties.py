@@ -16,15 +16,15 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET, Raw
 
-from verifier.core.canonical import NotJson, canonical, parse
+from verifier.core.canonical import NotJson, canonical, json_type, parse
 from verifier.core.compare import Limits, compare_responses
-from verifier.core.difference import NOTHING, Comparison
+from verifier.core.difference import NOTHING, Comparison, Difference
 from verifier.core.events import Response, Write
 from verifier.core.mapping import IdMapping
 from verifier.core.policy import Policy, rule_from_dict
 from verifier.core.reconcile import compare_writes
 
-settings.register_profile("compare", deadline=None, derandomize=True, max_examples=300,
+settings.register_profile("compare", deadline=None, derandomize=True, max_examples=150,
                           suppress_health_check=[HealthCheck.too_slow])  # fmt: skip
 settings.load_profile("compare")
 
@@ -145,16 +145,31 @@ def test_no_rule_makes_a_difference_vanish_or_appear(
     assert all(each.rule in known for each in comparison.ignored)
 
 
-@given(DOCUMENTS, DOCUMENTS)
-def test_exchanging_the_sides_mirrors_what_is_found(main: Any, other: Any) -> None:
-    def of(comparison: Comparison, *, turned: bool) -> list[str]:
-        turn = {"missing": "extra", "extra": "missing"} if turned else {}
+def mirrored(comparison: Comparison, *, turned: bool, path: bool = False) -> list[list[str]]:
+    """What was found, as the other side would tell it if `turned`; without paths, whose indexes are main's."""
+    turn = {"missing": "extra", "extra": "missing"} if turned else {}
+
+    def told(differences: tuple[Difference, ...]) -> list[str]:
         return sorted(
-            repr((each.field, turn.get(each.change, each.change), *((each.shadow, each.main) if turned else
-                 (each.main, each.shadow)))) for each in comparison.differences
+            repr((each.kind, each.path if path else each.field, turn.get(each.change, each.change), each.rule,
+                  *((each.shadow, each.main) if turned else (each.main, each.shadow)))) for each in differences
         )  # fmt: skip
 
-    assert of(compared(main, other), turned=False) == of(compared(other, main), turned=True)
+    return [told(comparison.differences), told(comparison.ignored), sorted(comparison.doubts)]
+
+
+@given(DOCUMENTS, DOCUMENTS)
+def test_exchanging_the_sides_mirrors_what_is_found(main: Any, other: Any) -> None:
+    assert mirrored(compared(main, other), turned=False) == mirrored(compared(other, main), turned=True)
+
+
+OBJECTS = st.recursive(LEAVES, lambda inner: st.dictionaries(NAMES, inner, max_size=4), max_leaves=12)
+
+
+@given(OBJECTS, OBJECTS)
+def test_exchanging_the_sides_of_objects_mirrors_the_paths_too(main: Any, other: Any) -> None:
+    one = mirrored(compared(main, other), turned=False, path=True)
+    assert one == mirrored(compared(other, main), turned=True, path=True)
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -182,22 +197,82 @@ def replaced(value: Any, path: tuple[Any, ...], new: Any) -> Any:
     return made
 
 
+def at(value: Any, path: tuple[Any, ...]) -> Any:
+    for part in path:
+        value = value[part]
+    return value
+
+
 @given(DOCUMENTS, st.data())
 def test_one_changed_leaf_is_the_one_difference(value: Any, data: st.DataObject) -> None:
     path = data.draw(st.sampled_from(leaves(value)))
-    new: Any = data.draw(st.just("an entirely new text") | st.just(987654321) | st.just([[]]))
-    comparison = compared(value, replaced(value, path, new))
-    expected = (pointer(path), pointer(path, field=True))
-    assert [(each.path, each.field) for each in comparison.differences] == [expected] or new == [[]]
-    assert all(each.path.startswith(expected[0]) for each in comparison.differences)
+    old = at(value, path)
+    new: Any = data.draw(st.just("an entirely new text") | st.just(987654321) | st.just([[]]) | st.none())
+    assume(tagged(old) != tagged(new))
+    (difference,) = compared(value, replaced(value, path, new)).differences
+    if old == [] and new == [[]]:
+        assert (difference.path, difference.change) == (pointer((*path, 0)), "extra")
+        assert difference.field == pointer((*path, 0), field=True)
+        return
+    assert (difference.path, difference.field) == (pointer(path), pointer(path, field=True))
+    assert difference.change == (
+        "value" if json_type(parse(written(old))) == json_type(parse(written(new))) else "type"
+    )
+    assert difference.shadow == new
+    assert difference.main == shown(old)
+
+
+def shown(value: Any) -> Any:
+    """A value as a difference shows it, numbers marked that neither a 64-bit integer nor a double holds."""
+    return compared(value, "another value").differences[0].main
+
+
+@given(DOCUMENTS, st.data())
+def test_one_member_left_out_is_the_one_difference(value: Any, data: st.DataObject) -> None:
+    inside = {"whole": value}
+    path = data.draw(st.sampled_from(members(inside)))
+    (difference,) = compared(inside, without(inside, path)).differences
+    assert (difference.path, difference.change, difference.shadow) == (pointer(path), "missing", None)
+    (mirror,) = compared(without(inside, path), inside).differences
+    assert (mirror.path, mirror.change, mirror.main) == (pointer(path), "extra", None)
+    assert mirror.shadow == difference.main == shown(at(inside, path))
+
+
+def members(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path of every member of every object."""
+    if isinstance(value, list):
+        return [found for step, inner in enumerate(value) for found in members(inner, (*path, step))]
+    if not isinstance(value, dict):
+        return []
+    return [
+        found for step, inner in value.items() for found in ((*path, step), *members(inner, (*path, step)))
+    ]
+
+
+def without(value: Any, path: tuple[Any, ...]) -> Any:
+    made = copy.copy(value)
+    if len(path) == 1:
+        del made[path[0]]
+    else:
+        made[path[0]] = without(value[path[0]], path[1:])
+    return made
 
 
 def applied(value: Any, comparison: Comparison) -> Any:
-    """Apply differences to main's value: the inner ones first, and in one array removals before insertions."""
+    """Apply differences to main's value: the inner ones first, and in one array removals before insertions.
+
+    An array in another order is shown whole, so what else differs inside of it is applied with it.
+    """
     made = copy.deepcopy(value)
-    order = {"value": 0, "type": 0, "missing": 1, "extra": 2}
+    turned = tuple(each.path for each in comparison.differences if each.change == "order")
+    order = {"value": 0, "type": 0, "missing": 1, "extra": 2, "order": 3}
+    differences = [
+        each
+        for each in comparison.differences
+        if not any(each.path.startswith(path + "/") for path in turned)
+    ]
     places = [([part.replace("~1", "/").replace("~0", "~") for part in each.path.split("/")[1:]], each)
-              for each in comparison.differences]  # fmt: skip
+              for each in differences]  # fmt: skip
 
     def turn(place: tuple[list[str], Any]) -> tuple[int, int, int]:
         parts, each = place
@@ -229,9 +304,17 @@ SHOWABLE = st.recursive(
 
 @given(SHOWABLE, SHOWABLE)
 def test_the_differences_lead_from_main_to_the_other_side(main: Any, other: Any) -> None:
-    comparison = compared(main, other)
-    assume(all(each.change != "order" for each in comparison.differences))  # an order names no positions
-    assert tagged(applied(main, comparison)) == tagged(other)
+    assert tagged(applied(main, compared(main, other))) == tagged(other)
+
+
+@given(SHOWABLE, st.data())
+def test_so_do_the_differences_of_values_that_are_alike(main: Any, data: st.DataObject) -> None:
+    """Two values drawn apart seldom share much; these differ in a few places."""
+    other = main
+    for _ in range(data.draw(st.integers(1, 3))):
+        path = data.draw(st.sampled_from([*leaves(other), *members(other)]))
+        other = replaced(other, path, data.draw(SHOWABLE))
+    assert tagged(applied(main, compared(main, other))) == tagged(other)
 
 
 @given(st.lists(st.integers(0, 3), max_size=8), st.lists(st.integers(0, 3), max_size=8))
@@ -246,6 +329,13 @@ def test_the_canonical_text_is_a_fixed_point(value: Any) -> None:
     text = canonical(parse(written(value)))
     assert canonical(parse(text)) == text
     assert parse(text) == parse(written(value, 3))
+
+
+@given(DOCUMENTS, DOCUMENTS, st.integers(0, 1000))
+def test_canonical_texts_are_equal_exactly_when_the_values_are(one: Any, two: Any, seed: int) -> None:
+    text = canonical(parse(written(one)))
+    assert text == canonical(parse(written(one, seed)))
+    assert (text == canonical(parse(written(two, seed)))) is (tagged(one) == tagged(two))
 
 
 @given(st.text(alphabet='[]{}",:0123456789.eE+-truefalsn\\u \n', max_size=30))
@@ -298,7 +388,7 @@ SOME_RULES = Policy.default(
 )
 
 
-@settings(max_examples=1500)
+@settings(max_examples=500)
 @given(ANSWERS, ANSWERS, st.sampled_from([PLAIN, SOME_RULES]))
 def test_no_two_answers_make_it_fail_and_what_it_finds_can_be_stored(
     main: Response, other: Response, policy: Policy
@@ -315,6 +405,31 @@ def test_no_two_answers_make_it_fail_and_what_it_finds_can_be_stored(
 @given(ANSWERS)
 def test_an_answer_never_differs_from_itself(one: Response) -> None:
     assert compare_responses(one, one, route="GET /", policy=PLAIN).differences == ()
+
+
+@given(ANSWERS, ANSWERS)
+def test_exchanging_two_answers_mirrors_what_is_found(main: Response, other: Response) -> None:
+    one = compare_responses(main, other, route="GET /", policy=PLAIN, limits=WIDE)
+    two = compare_responses(other, main, route="GET /", policy=PLAIN, limits=WIDE)
+    assert mirrored(one, turned=False) == mirrored(two, turned=True)
+
+
+def test_the_answers_are_of_many_kinds() -> None:
+    """Else the properties of answers would say little."""
+    kinds: set[str] = set()
+
+    @settings(max_examples=250)
+    @given(ANSWERS, ANSWERS)
+    def look(main: Response, other: Response) -> None:
+        comparison = compare_responses(main, other, route="GET /", policy=PLAIN)
+        kinds.update(f"{each.kind} {each.change}" for each in comparison.differences)
+        kinds.update(comparison.doubts)
+
+    look()
+    assert kinds >= {
+        "status value", "header value", "header missing", "header extra", "body value", "body type", "body missing",
+        "body extra", "body_truncated", "body_unreadable", "headers_unreadable", "capture_gap:main.writes_dropped",
+    }  # fmt: skip
 
 
 WRITES = st.lists(
