@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import combinations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from verifier.core.conflict import IDEMPOTENCY, MAIN_CANARY, MAIN_SHADOW, Held, Identity, conflicts_of, merge
@@ -71,6 +72,37 @@ def test_merging_sets_is_commutative_and_idempotent(scope: str, one: list[Claim]
     both = _merged(scope, one, two)
     again, changed, _ = merge(scope, both, one, claims_per_key_max=BOUND)
     assert (again, changed) == (both, False)
+
+
+@given(SCOPES, *[st.lists(_steady, max_size=8)] * 3)
+def test_merging_sets_is_associative(
+    scope: str, one: list[Claim], two: list[Claim], three: list[Claim]
+) -> None:
+    def union(*sets: Set) -> Set:
+        return _merged(scope, *map(_as_claims, sets))
+
+    a, b, c = (_merged(scope, claims) for claims in (one, two, three))
+    assert union(union(a, b), c) == union(a, union(b, c)) == _merged(scope, one + two + three)
+    assert union(a, a) == a
+
+
+def test_the_claims_meet_bounds_revisions_and_ties() -> None:
+    """The laws would be easy to keep by sets that never fill and claims that never meet."""
+    met: set[str] = set()
+
+    @settings(max_examples=200)
+    @given(st.lists(_steady, max_size=14))
+    def look(claims: list[Claim]) -> None:
+        _, _, dropped = merge(IDEMPOTENCY, {}, claims, claims_per_key_max=BOUND)
+        met.update(["bound"] if dropped else [])
+        for one, two in combinations(claims, 2):
+            if (one.claimant.side, one.claimant.request_id) == (two.claimant.side, two.claimant.request_id):
+                met.add("revision" if one.rev != two.rev else "again" if one == two else "contradiction")
+            elif one.claimant.ts == two.claimant.ts:
+                met.add("tie")
+
+    look()
+    assert met == {"bound", "revision", "again", "contradiction", "tie"}
 
 
 @given(SCOPES, _histories(), st.data())
