@@ -6,7 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from rich.console import Console
@@ -30,24 +30,34 @@ CONTESTANTS: dict[str, Callable[[Arena, Dataset], Outcome]] = {
     "quix_streams": lambda arena, dataset: run_peer(arena, QUIX_STREAMS, dataset),
     "kafka_streams": lambda arena, dataset: run_peer(arena, kafka_streams_peer(), dataset),
 }
+SLOW = ("stock_faust", "quix_streams")
 PARTS = ("latency", "volume", "pending", "workers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:
-    """How much is measured: `requests` of the workload, of other volumes, waiting, and flowing past those."""
+    """How much is measured: `requests` of the workload, of other volumes, waiting, and flowing past those.
+
+    `slow`: requests of a second, smaller workload for the contestants of `SLOW`; 0 if they take the same as all.
+    """
 
     requests: int
     volumes: tuple[int, ...]
     waiting: tuple[int, int]
     flow: int
     live_s: float
+    slow: int
 
 
 FULL = Size(
-    requests=REQUESTS, volumes=(21_300, 2_130_000), waiting=(1_000, 500_000), flow=100_000, live_s=60.0
+    slow=22_000,
+    requests=REQUESTS,
+    volumes=(21_300, 2_130_000),
+    waiting=(1_000, 500_000),
+    flow=100_000,
+    live_s=60.0,
 )
-QUICK = Size(requests=22_000, volumes=(6_000,), waiting=(1_000, 10_000), flow=5_000, live_s=8.0)
+QUICK = Size(slow=0, requests=22_000, volumes=(6_000,), waiting=(1_000, 10_000), flow=5_000, live_s=8.0)
 
 
 class Bench:
@@ -64,8 +74,12 @@ class Bench:
             dataset = arena.load(self._size.requests)
             truth = dataset.truth
             self.results.records, self.results.requests = truth.records_total, truth.requests_total
+            slow = (
+                arena.load(self._size.slow) if self._size.slow and set(SLOW) & set(self._wanted) else dataset
+            )
             for name, run in CONTESTANTS.items():
-                self._try(name, partial(self._contestant, name, run, arena, dataset))
+                records = slow if name in SLOW else dataset
+                self._try(name, partial(self._contestant, name, run, arena, records))
             ours = self.results.contestants.get("verifier")
             if ours is not None:
                 self._grow(arena, dataset, ours)
@@ -88,7 +102,8 @@ class Bench:
     def _contestant(
         self, name: str, run: Callable[[Arena, Dataset], Outcome], arena: Arena, dataset: Dataset
     ) -> None:
-        outcome = self.results.contestants[name] = run(arena, dataset)
+        outcome = replace(run(arena, dataset), of_records=self.results.records)
+        self.results.contestants[name] = outcome
         self.say(f"{name}: {outcome_row(outcome.as_json())}")
         for wrong in outcome.wrong:
             self.say(f"  wrong: {wrong}")
@@ -123,16 +138,18 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a small workload, under three minutes")
     parser.add_argument("--requests", type=int, help="requests of the workload")
     parser.add_argument("--largest", type=int, help="requests of the largest volume")
+    parser.add_argument("--waiting", type=int, help="the most requests that wait at once")
     parser.add_argument("--only", help=f"of {', '.join([*CONTESTANTS, *PARTS])}; comma-separated")
     parser.add_argument("--dry", action="store_true", help="show the result, keep no file")
     given = parser.parse_args()
     size = QUICK if given.quick else FULL
-    if given.requests or given.largest:
-        volumes = (size.volumes[0], given.largest) if given.largest else size.volumes
-        size = Size(
-            requests=given.requests or size.requests, volumes=volumes, waiting=size.waiting,
-            flow=size.flow, live_s=size.live_s,
-        )  # fmt: skip
+    largest, waiting = given.largest or size.volumes[-1], given.waiting or size.waiting[1]
+    size = replace(
+        size,
+        requests=given.requests or size.requests,
+        volumes=(*size.volumes[:-1], largest),
+        waiting=(size.waiting[0], waiting),
+    )
     wanted = given.only.split(",") if given.only else [*CONTESTANTS, *PARTS]
     console = Console(stderr=True)
     bench = Bench(size, wanted, lambda line: console.print(line, markup=False, highlight=False))

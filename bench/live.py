@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--truth", type=Path, required=True)
     parser.add_argument("--rate", type=float, required=True)
     parser.add_argument("--for-s", type=float, required=True)
-    parser.add_argument("--sample-per-s", type=float, default=10.0)
+    parser.add_argument("--sample-per-s", type=float, default=4.0)
     given = parser.parse_args()
     loader = Loader(given.bootstrap, linger_ms=LINGER_MS)
     topics = [given.prefix + source for source in SOURCES]

@@ -56,6 +56,7 @@ def run_peer(
         usage=usage,
         busy_s=told["last_at"] - told["first_at"],
         wrong=tuple(_wrong(dataset, told)),
+        start_cpu_s=told.get("start_cpu_s", 0.0),
     )
 
 

@@ -116,6 +116,10 @@ def show(results: Results, console: Console) -> None:
         )  # fmt: skip
     console.print(table)
     for outcome in results.contestants.values():
+        if outcome.records < outcome.of_records:
+            console.print(
+                f"{outcome.name} ran on {outcome.records:,} records, its start spread over as many as the rest"
+            )
         for wrong in outcome.wrong:
             console.print(f"[red]{outcome.name} is void[/]: {wrong}")
     if results.latency:

@@ -10,7 +10,11 @@ from bench.measure import Usage
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """A contestant's run. `wrong` says what was not exact: such a run is void. `busy_s`: first to last record."""
+    """A contestant's run. `wrong` says what was not exact: such a run is void. `busy_s`: first to last record.
+
+    A slow contestant may have run on fewer records than the `of_records` of the others. Then its start, which took
+    `start_cpu_s`, is spread over as many as theirs, so that it does not weigh more than theirs does.
+    """
 
     name: str
     records: int
@@ -18,6 +22,8 @@ class Outcome:
     usage: Usage
     busy_s: float
     wrong: tuple[str, ...] = ()
+    start_cpu_s: float = 0.0
+    of_records: int = 0
     more: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -28,7 +34,10 @@ class Outcome:
     @property
     def cpu_s_per_million(self) -> float:
         """CPU-seconds of the whole process, its start included, for a million records."""
-        return self.usage.cpu_s / self.records * 1e6
+        if self.of_records <= self.records:
+            return self.usage.cpu_s / self.records * 1e6
+        working = (self.usage.cpu_s - self.start_cpu_s) / self.records
+        return (working + self.start_cpu_s / self.of_records) * 1e6
 
     def as_json(self) -> dict[str, Any]:
         """The contestant's part of the result file."""
@@ -41,6 +50,7 @@ class Outcome:
             "records": self.records,
             "requests": self.requests,
             "requests_per_s": round(self.requests / self.busy_s),
+            "start_cpu_s": round(self.start_cpu_s, 3),
             "busy_s": round(self.busy_s, 2),
             "void": list(self.wrong),
             **{name: round(value, 3) for name, value in asdict(self.usage).items()},

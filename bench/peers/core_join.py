@@ -69,8 +69,11 @@ class CoreJoin:
                 for each in resolved.outcome.differences:
                     self.fields[(resolved.outcome.route, each.kind, each.field, each.change)] += 1
 
-    def tell(self, path: str, first_at: float) -> None:
-        """Judge what is left, and write what was found where the bench looks for it."""
+    def tell(self, path: str, first_at: float, start_cpu_s: float) -> None:
+        """Judge what is left, and write what was found where the bench looks for it.
+
+        `first_at`, `start_cpu_s`: when the first record came, and the CPU time that the process had taken by then.
+        """
         self.conclude()
         fields = [[*place, count] for place, count in sorted(self.fields.items())]
         told = {
@@ -78,6 +81,7 @@ class CoreJoin:
             "requests": dict(self.verdicts),
             "fields": fields,
             "first_at": first_at,
+            "start_cpu_s": start_cpu_s,
             "last_at": time.monotonic(),
         }
         part = Path(f"{path}.part")

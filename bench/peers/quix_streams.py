@@ -35,14 +35,15 @@ class Joining:
 
     def __init__(self) -> None:
         self.core = CoreJoin(PARTITIONS, ROUTES)
-        self.first_at = 0.0
+        self.first_at = self.start_cpu_s = 0.0
 
     def of(self, source: Source) -> Callable[[Any, Any, int, Any], None]:
         """The step of one topic's dataframe."""
         feed = self.core.feed
 
         def step(value: Any, key: Any, timestamp: int, _headers: Any) -> None:
-            self.first_at = self.first_at or time.monotonic()
+            if not self.first_at:
+                self.first_at, self.start_cpu_s = time.monotonic(), time.process_time()
             context = message_context()
             feed(source, context.partition, Arrived(context.offset, key, value, timestamp))
 
@@ -66,7 +67,7 @@ def main() -> None:
         topic = app.topic(name, key_deserializer="bytes", value_deserializer="bytes")
         app.dataframe(topic).update(joining.of(Source(number)), metadata=True)
     app.run(count=int(wanted), collect=False)
-    joining.core.tell(result, joining.first_at)
+    joining.core.tell(result, joining.first_at, joining.start_cpu_s)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def test_the_core_comes_to_the_same_verdicts_and_differences(tmp_path: Path) -> 
         partition = partition_of(line.key.decode())
         core.feed(Source(line.source), partition, Stored(line, ends[line.source, partition]))
         ends[line.source, partition] += 1
-    core.tell(str(tmp_path / "result.json"), 0.0)
+    core.tell(str(tmp_path / "result.json"), 0.0, 0.0)
     told = json.loads((tmp_path / "result.json").read_text())
     assert wrong_records(workload.truth, told["records"]) == []
     assert wrong_verdicts(workload.truth, told["requests"]) == []
