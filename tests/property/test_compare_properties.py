@@ -455,3 +455,22 @@ def test_writes_equal_themselves_and_never_make_it_fail(main: list[Write], other
         ]
         if policy is PLAIN and effects[0] != effects[1]:
             assert comparison.differences or comparison.doubts
+
+
+@given(WRITES, WRITES)
+def test_exchanging_the_writes_mirrors_what_is_found(main: list[Write], other: list[Write]) -> None:
+    def told(comparison: Comparison, *, turned: bool) -> list[Any]:
+        """A repeated write is `duplicate` on the other side and `missing` there if main repeats it."""
+        turn = {"duplicate": "extra"}
+        if turned:
+            turn = {"duplicate": "missing", "extra": "missing", "missing": "extra"}
+        return [
+            sorted(
+                repr((each.field if each.change != "order" else "", turn.get(each.change, each.change), each.rule,
+                      *((each.shadow, each.main) if turned else (each.main, each.shadow)))) for each in side
+            ) for side in (comparison.differences, comparison.ignored)
+        ] + [sorted(comparison.doubts)]  # fmt: skip
+
+    one = compare_writes(main, other, route="POST /", policy=PLAIN, limits=WIDE)
+    two = compare_writes(other, main, route="POST /", policy=PLAIN, limits=WIDE)
+    assert told(one, turned=False) == told(two, turned=True)
