@@ -60,6 +60,7 @@ class StreamWorld:
         self.claims = MemoryClaims()
         self.store = MemoryStore()
         self.clock = SystemClock()
+        self.metrics = Metrics(routes_max=10, routes=())
         self.join = JoinConfig(
             join_timeout_s=join_timeout_s, write_settle_s=0.1, closed_hold_s=2 * join_timeout_s
         )
@@ -82,7 +83,7 @@ class StreamWorld:
             0,
             make_engine=changed.pop("make_engine", self.engine),
             codec=changed.pop("codec", self.codec),
-            outputs=Outputs(TOPICS, Metrics(routes_max=10, routes=())),
+            outputs=Outputs(TOPICS, self.metrics),
             ports=ports,
             config=PartitionConfig(worker=name, tick_s=0.01, retry_s=0.02, stall_s=0.2, **changed),
         )
@@ -120,6 +121,11 @@ class StreamWorld:
             if records:
                 self._handed[source] = records[-1].offset + 1
                 await worker.put(source, records)
+
+    @property
+    def dropped(self) -> int:
+        """Claimants that were counted as dropped by the bound on a key."""
+        return int(sum(self.metrics._dropped_claims._values.values()))
 
     async def summary(self) -> dict[str, Any]:
         return await self.store.summary()

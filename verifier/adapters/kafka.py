@@ -138,11 +138,22 @@ class KafkaReader:
 
     async def read_journal(self, partition: int, start: int, end: int | None) -> list[tuple[int, Entry]]:
         """Return the entries at offsets [start, end); what is no entry is passed over."""
-        first, last = await self.tail(partition)
+        tp = TopicPartition(self._journal_topic, partition)
+        consumer = await self._offsets_consumer()
+        last = (await guarded(consumer.end_offsets([tp]), "journal"))[tp]
         stop = last if end is None else min(end, last)
+        if stop <= start:  # as a rule, when somebody looks whether others have written
+            return []
+        if stop == start + 1:
+            [entry] = await self.read_entries(partition, [start])
+            return [] if entry is None else [(start, entry)]
+        first = (await guarded(consumer.beginning_offsets([tp]), "journal"))[tp]
         entries: list[tuple[int, Entry]] = []
         async for records in self._range(self._journal_topic, partition, max(start, first), stop):
-            entries += [(record.offset, decode_entry(record.value)) for record in records if record.value]
+            for record in records:
+                if record.value:
+                    entries.append((record.offset, decode_entry(record.value)))
+                    await asyncio.sleep(0)  # an entry may be large: let others run in between
         return entries
 
     async def read_entries(self, partition: int, offsets: Sequence[int]) -> list[Entry | None]:

@@ -63,14 +63,20 @@ class Evidence:
 
     async def records(self, refs: Sequence[EventRef]) -> list[Seen] | None:
         """Read the records again; None when retention took one."""
-        places = [(Source(ref.source), ref.offset) for ref in refs]
-        records = await self._until_up(lambda: self._ports.records.fetch(self._partition, places))
-        found: list[Seen] = []
-        for (source, _), record in zip(places, records, strict=True):
-            if record is None:
-                return None
-            seen, _ = self._codec.decode(source, self._partition, [record])
-            found += seen
+        return (await self.records_of([refs]))[0]
+
+    async def records_of(self, requests: Sequence[Sequence[EventRef]]) -> list[list[Seen] | None]:
+        """Read the records of several requests again, all at once; None for one of which retention took any."""
+        places = [(Source(ref.source), ref.offset) for refs in requests for ref in refs]
+        records = iter(await self._until_up(lambda: self._ports.records.fetch(self._partition, places)))
+        found: list[list[Seen] | None] = []
+        for refs in requests:
+            read = [(Source(ref.source), next(records)) for ref in refs]
+            if any(record is None for _, record in read):
+                found.append(None)
+                continue
+            decoded = [self._codec.decode(source, self._partition, [record])[0] for source, record in read]
+            found.append([seen for each in decoded for seen in each])
         return found
 
     async def of_history(

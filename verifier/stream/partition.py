@@ -282,9 +282,10 @@ class PartitionWorker:
                 self._engine.recall(resolved, stray)
 
     async def _rejudge(self) -> None:
-        for reopening in self._engine.take_reopenings():
-            former = await self._evidence.records(reopening.resolved.events)
-            self._engine.rejudge(reopening, former)
+        if reopenings := self._engine.take_reopenings():
+            former = await self._evidence.records_of([each.resolved.events for each in reopenings])
+            for reopening, records in zip(reopenings, former, strict=True):
+                self._engine.rejudge(reopening, records)
 
     async def _join_resurfaced(self) -> None:
         """Judge requests again that got a second first verdict because the first was forgotten: with all records."""
