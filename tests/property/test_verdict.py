@@ -10,12 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.builders import all_seen, judge
-from verifier.core.events import Seen
+from verifier.core.events import Seen, in_order
 from verifier.core.journal import Entry, decode_entry, encode_entry
 from verifier.core.outcome import Claim, Outcome, Resolved
+from verifier.core.policy import Policy
+from verifier.core.rules import Rule
 from verifier.testing import TS, edge, response, write
 
 JUDGE = judge()
+IDS = Rule(id="ids", kind="body", field="/id", action="generated_id")
+TRACKING = judge(policy=Policy.default([IDS]))
 
 numbers = (
     st.integers()
@@ -70,6 +74,36 @@ def text(outcome: Outcome, claims: list[Claim]) -> bytes:
 def test_the_order_of_the_records_does_not_matter(seen: list[Seen], data: st.DataObject) -> None:
     shuffled = data.draw(st.permutations(seen))
     assert text(*JUDGE.judge("r", seen)) == text(*JUDGE.judge("r", shuffled))
+
+
+@st.composite
+def near_pairs(draw: st.DrawFn) -> list[Seen]:
+    """Four records as a plain pair has them, but for up to two changes."""
+    body, headers = draw(documents), draw(st.sampled_from([{}, {"x": "1"}]))
+    made: list[dict[str, Any]] = [
+        edge("r", ts=draw(seconds), upstream_time_s=draw(st.sampled_from([None, "0.5", 2]))),
+        edge("r", "shadow", ts=draw(seconds)),
+        *(response("r", side, ts=draw(seconds), body=body, headers=headers) for side in ("main", "shadow")),
+    ]
+    changes: st.SearchStrategy[dict[str, Any]] = st.sampled_from([
+        {"shed": True}, {"sampled": False}, {"route": "/a/{b}"}, {"route": "/c"}, {"user_id": "u1"}, {"user_id": "u2"},
+        {"idempotency_key": "k1"}, {"side": "reference"}, {"side": "canary"}, {"side": "main"}, {"status": 404},
+        {"method": "post"}, {"method": "HEAD"}, {"body": 7}, {"headers": {"x": "2"}}, {"writes": 1}, {"writes": None},
+        {"body_truncated": True}, {"capture_gap": "dropped"}, {"duration_ms": 5}, {"body_encoding": "json"},
+    ])  # fmt: skip
+    for _ in range(draw(st.integers(0, 2))):
+        at = draw(st.integers(0, 3))
+        change = draw(changes)
+        if not (change.get("side") == "reference" and "uri" in made[at]):
+            made[at] = {**made[at], **change}
+    return all_seen(*made)
+
+
+@settings(max_examples=400, deadline=None)
+@given(seen=near_pairs())
+def test_a_plain_pair_is_judged_as_any_request_is(seen: list[Seen]) -> None:
+    for by in (JUDGE, TRACKING):
+        assert text(*by.judge("r", seen)) == text(*by._judge_any("r", in_order(seen), bound_hit=False))
 
 
 @settings(max_examples=300, deadline=None)

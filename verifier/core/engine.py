@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from verifier.core.events import Rejection, Seen, Source, in_order
 from verifier.core.join import Join, JoinConfig, Reopening
@@ -236,11 +237,9 @@ class Engine:
     def _conclude(self, resolved: Resolved, seen: Sequence[Seen], claims: Sequence[Claim]) -> None:
         """Keep what is concluded from records, which are given in order."""
         self._resolved.append(resolved)
-        rev, revises = len(seen), resolved.rev > 0
-        for claim in claims:
-            self._claims.append(
-                Claim(scope=claim.scope, key=claim.key, claimant=claim.claimant, rev=rev, revises=revises)
-            )
+        if resolved.rev > 0:
+            claims = [replace(claim, revises=True) for claim in claims]
+        self._claims += claims
         newest = min(seen[-1].event.ts, self._ceiling)
         self.join.settle(resolved, self.n + 1, max(self.watermark.value, newest))
 

@@ -6,7 +6,7 @@ Both sides mostly write the same rows, and a row's image is needed for what is s
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Raw, UnsetType
@@ -17,29 +17,45 @@ from verifier.core.policy import Policy
 
 WRITE_ROWS_MAX = 200
 _PLAIN_BRACKETS_MAX = 64
+_encode = msgspec.json.encode
+
+
+class RowText(NamedTuple):
+    """A row's text, read.
+
+    `image` is for storing: bounded, with the values of redacted fields replaced; `size` is that of its JSON in bytes.
+    `content` is canonical JSON: equal for equal rows however they are written down. Both are None without a text.
+    """
+
+    image: Any
+    content: str | None
+    size: int
+
+
+_NO_ROW = RowText(None, None, 4)
 
 
 class RowTexts:
     """The rows of one request."""
 
-    __slots__ = ("_contents", "_images", "_limits", "_policy")
+    __slots__ = ("_limits", "_policy", "_read")
 
     def __init__(self, policy: Policy, limits: Limits) -> None:
         self._policy = policy
         self._limits = limits
-        self._images: dict[bytes, Any] = {}
-        self._contents: dict[bytes, str] = {}
+        self._read: dict[bytes, RowText] = {}
 
-    def image(self, data: Raw | UnsetType) -> Any:
-        """The row's image for storing: bounded, with the values of redacted fields replaced."""
+    def of(self, data: Raw | UnsetType) -> RowText:
+        """Read a row's text, or recall it."""
         if isinstance(data, UnsetType):
-            return None
+            return _NO_ROW
         raw = bytes(data)
-        try:
-            return self._images[raw]
-        except KeyError:
-            image = self._images[raw] = self._image(raw)
-            return image
+        found = self._read.get(raw)
+        if found is None:
+            image = self._image(raw)
+            size = len(raw) if isinstance(image, Raw) else len(_encode(image))
+            found = self._read[raw] = RowText(image, _content(raw), size)
+        return found
 
     def _image(self, raw: bytes) -> Any:
         if len(raw) > self._limits.row_bytes:
@@ -48,16 +64,6 @@ class RowTexts:
         if self._policy.mentions_secret(raw) or not _is_plain(raw):
             return self._policy.redacted(raw)
         return Raw(raw)
-
-    def content(self, data: Raw | UnsetType) -> str | None:
-        """The row's image as canonical JSON: equal for equal rows however they are written down."""
-        if isinstance(data, UnsetType):
-            return None
-        raw = bytes(data)
-        found = self._contents.get(raw)
-        if found is None:
-            found = self._contents[raw] = _content(raw)
-        return found
 
 
 def _content(raw: bytes) -> str:

@@ -15,17 +15,19 @@ from msgspec import Struct
 
 from verifier.core.claiming import claims_of
 from verifier.core.compare import compare_responses, compare_status
-from verifier.core.difference import NOTHING, Change, Comparison, Difference
-from verifier.core.events import Edge, Response, Seen
+from verifier.core.difference import NOTHING, Change, Comparison, Difference, Kind
+from verifier.core.events import Edge, InOrder, Response, Seen, in_order
 from verifier.core.evidence import Evidence
 from verifier.core.mapping import IdMapping
 from verifier.core.outcome import Claim, Outcome, Verdict, WriteSet
+from verifier.core.plain_pair import PlainPair, facts_of, plain_pair
 from verifier.core.policy import Limits, Policy
 from verifier.core.reconcile import compare_writes
 from verifier.core.routes import Router
 from verifier.core.rows import WRITE_ROWS_MAX, RowTexts
 
 _SAFE_METHODS = frozenset(("GET", "HEAD", "OPTIONS", "TRACE"))
+_MATCH = Verdict.MATCH.value
 _ROUTE_SIDES = ("main", "canary", "shadow", "reference")
 PENDING_BOUND = "pending_bound"
 NOISE_RULE = "noise:reference"
@@ -58,6 +60,40 @@ class Judge:
         `bound_hit` says that the request had to be closed early to keep within a bound: if it is not whole then, that
         is our doing and it is incomparable, not incomplete.
         """
+        ordered = in_order(seen)
+        pair = plain_pair(ordered)
+        agreed = None if pair is None else self._agreed(request_id, pair, ordered[0].event.ts)
+        return self._judge_any(request_id, ordered, bound_hit=bound_hit) if agreed is None else (agreed, [])
+
+    def _agreed(self, request_id: str, pair: PlainPair, ts: float) -> Outcome | None:
+        """The outcome of a plain pair, unless more is asked of its request than of others."""
+        main = pair.main
+        method = main.method.upper()
+        if method not in _SAFE_METHODS:
+            return None
+        given = user_id = idempotency_key = None
+        for event in pair.firsts:
+            if given is None:
+                given = event.route
+            if user_id is None:
+                user_id = event.user_id
+            if idempotency_key is None:
+                idempotency_key = event.idempotency_key
+        route = self._router.route(method, main.path, given)
+        policy = self._policy
+        if policy.tracks_ids(route, Kind.HEADER) or policy.tracks_ids(route, Kind.BODY):
+            return None
+        return Outcome(
+            request_id=request_id,
+            ts=ts,
+            route=route,
+            verdict=_MATCH,
+            sides=(facts_of(pair.edge, main), facts_of(pair.shadow_edge, pair.shadow)),
+            user_id=user_id,
+            idempotency_key=idempotency_key,
+        )
+
+    def _judge_any(self, request_id: str, seen: InOrder, *, bound_hit: bool) -> tuple[Outcome, list[Claim]]:
         evidence = Evidence(seen)
         method, route = self._route(evidence)
         shadow_side = "canary" if evidence.has("canary") else "shadow"
@@ -214,7 +250,7 @@ def _rows(evidence: Evidence, texts: RowTexts, side: str) -> list[dict[str, Any]
             "key": write.key,
             "op": write.op,
             "status": write.status,
-            "data": texts.image(write.data),
+            "data": texts.of(write.data).image,
         }
         for write in writes[:WRITE_ROWS_MAX]
     ]
