@@ -97,6 +97,8 @@ def test_every_alert_has_a_runbook_that_answers_what_a_woken_person_asks(name: s
 
 def test_every_runbook_is_of_an_alert_and_named_by_it() -> None:
     assert sorted(path.stem for path in RUNBOOKS.glob("*.md") if path.stem != "README") == NAMES
+    listed = re.findall(r"\]\(([A-Za-z]+)\.md\)", (RUNBOOKS / "README.md").read_text(encoding="utf-8"))
+    assert sorted(listed) == NAMES
     for rule in alerts():
         assert rule["annotations"]["runbook"] == f"docs/runbooks/{rule['alert']}.md"
         assert (ROOT / rule["annotations"]["runbook"]).exists()
