@@ -35,7 +35,13 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from verifier.core.conflict import CLAIMS_PER_KEY_MAX, keeps_oldest, order_key, stored_claimant
+from verifier.core.conflict import (
+    CLAIMANT_DATA_BYTES_MAX,
+    CLAIMS_PER_KEY_MAX,
+    keeps_oldest,
+    order_key,
+    stored_claimant,
+)
 from verifier.core.errors import DependencyDown
 from verifier.core.outcome import Claim, Claimant
 
@@ -57,6 +63,7 @@ _AWAY = (
 _SCRIPT = (resources.files("verifier.adapters") / "claims.lua").read_text(encoding="utf-8")
 _SCRIPT_SHA = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
+_encode = msgspec.json.Encoder(decimal_format="number").encode
 _pack = msgspec.msgpack.encode
 _unpack_answer = msgspec.msgpack.Decoder(tuple[str, int, list[tuple[int, int, list[str]]]]).decode
 _decode_claimant = msgspec.json.Decoder(Claimant).decode
@@ -157,7 +164,7 @@ class RedisClaims:
             claimant = claim.claimant
             number = numbers.setdefault((claim.scope, claim.key), len(numbers) + 1)
             field = f"{claimant.side}|{claimant.request_id}"
-            rows.append((number, field, claim.rev, order_key(claimant), stored_claimant(claimant)))
+            rows.append((number, field, claim.rev, order_key(claimant), _text_of(claimant)))
         hashes = [(self._redis_key(scope, key), *self._hash_options(scope)) for scope, key in numbers]
         answer = await self._call(
             [f"{self._prefix}epoch".encode()],
@@ -203,6 +210,15 @@ class RedisClaims:
     def _hash_options(self, scope: str) -> tuple[int, int]:
         oldest = keeps_oldest(scope)
         return (self._ttl_ms if oldest else self._entity_ttl_ms, int(oldest))
+
+
+def _text_of(claimant: Claimant) -> str:
+    """The claimant as it is kept: `stored_claimant`, without the care for what only PostgreSQL would refuse."""
+    try:
+        encoded = _encode(claimant)
+    except UnicodeEncodeError:  # a lone surrogate
+        return stored_claimant(claimant)
+    return encoded.decode() if len(encoded) <= CLAIMANT_DATA_BYTES_MAX else stored_claimant(claimant)
 
 
 @contextmanager
