@@ -17,7 +17,7 @@ from bench.kafka_streams_build import kafka_streams_peer
 from bench.latency import latency
 from bench.measure import RunFailed
 from bench.peer_run import C_CEILING, CEILING, QUIX_STREAMS, STOCK_FAUST, run_peer
-from bench.report import Results, keep, outcome_row, show
+from bench.report import Results, keep, keep_chart, outcome_row, show
 from bench.result import Outcome
 from bench.verifier_run import run_verifier
 from bench.workload import REQUESTS
@@ -61,10 +61,10 @@ QUICK = Size(slow=0, requests=22_000, volumes=(6_000,), waiting=(1_000, 10_000),
 
 
 class Bench:
-    """One run. What fails is noted, and the rest goes on."""
+    """One run. What fails is noted, and the rest goes on; what is known is kept after each part."""
 
-    def __init__(self, size: Size, wanted: list[str], say: Say) -> None:
-        self._size, self._wanted, self._say = size, wanted, say
+    def __init__(self, size: Size, wanted: list[str], say: Say, keep: Callable[[Results], object]) -> None:
+        self._size, self._wanted, self._say, self._keep = size, wanted, say, keep
         self._began = time.monotonic()
         self.results = Results(command=" ".join(["python -m bench", *sys.argv[1:]]))
 
@@ -98,6 +98,7 @@ class Bench:
         except RunFailed as failed:
             self.say(str(failed))
             self.results.notes.append(f"{what} failed: {str(failed)[:400]}")
+        self._keep(self.results)
 
     def _contestant(
         self, name: str, run: Callable[[Arena, Dataset], Outcome], arena: Arena, dataset: Dataset
@@ -122,7 +123,6 @@ class Bench:
         else:
             start_s = start_cpu_s(arena)
             self.say(f"a worker's start takes {start_s:.2f} CPU-s")
-        self._try("workers", lambda: results.scaling.append(two_workers(arena, dataset, ours, start_s)))
         self._try(
             "pending", lambda: results.scaling.extend(pending(arena, list(size.waiting), size.flow, self.say))
         )
@@ -130,6 +130,7 @@ class Bench:
             "volume",
             lambda: results.scaling.extend(volume(arena, list(size.volumes), [ours], start_s, self.say)),
         )
+        self._try("workers", lambda: results.scaling.append(two_workers(arena, dataset, ours, start_s)))
 
 
 def main() -> int:
@@ -152,7 +153,12 @@ def main() -> int:
     )
     wanted = given.only.split(",") if given.only else [*CONTESTANTS, *PARTS]
     console = Console(stderr=True)
-    bench = Bench(size, wanted, lambda line: console.print(line, markup=False, highlight=False))
+    bench = Bench(
+        size,
+        wanted,
+        lambda line: console.print(line, markup=False, highlight=False),
+        lambda results: None if given.dry else keep(results, quick=given.quick),
+    )
     try:
         results = bench.run()
     except NotPrepared as missing:
@@ -160,7 +166,9 @@ def main() -> int:
         return 2
     show(results, Console(width=None if sys.stdout.isatty() else 120))
     if not given.dry:
-        print(keep(results, quick=given.quick))
+        path = keep(results, quick=given.quick)
+        keep_chart(path, quick=given.quick)
+        print(path)
     return int(not all(outcome.exact for outcome in results.contestants.values()) or bool(results.notes))
 
 

@@ -94,7 +94,7 @@ def profile(arena: Arena, dataset: Dataset) -> str:
     raw = folder / "stacks.txt"
     command = [str(PY_SPY), "record", "--pid", str(worker.measured.pid), "--rate", str(RATE_PER_S)]
     spying = subprocess.Popen(
-        [*command, "--duration", "3600", "--format", "raw", "--gil", "--output", str(raw)],
+        [*command, "--duration", "3600", "--format", "raw", "--gil", "--nonblocking", "--output", str(raw)],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     threads = ""

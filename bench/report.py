@@ -134,21 +134,22 @@ def show(results: Results, console: Console) -> None:
 
 
 def keep(results: Results, *, quick: bool, folder: Path = RESULTS) -> Path:
-    """Write the result file and the chart; the newest is also `latest.json`, a quick one is `quick.json` alone."""
+    """Write the result file; the newest is also `latest.json`, a quick one is `quick.json` alone."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(results.as_json(), indent=1) + "\n"
-    if quick:
-        path = folder / "quick.json"
-        path.write_text(text)
-    else:
-        stamp = results.began_at.replace("-", "").replace(":", "")
-        path = folder / f"bench-{stamp}.json"
-        path.write_text(text)
-        shutil.copyfile(path, folder / "latest.json")
-    draw(path, path.with_suffix(".png"))
+    stamp = results.began_at.replace("-", "").replace(":", "")
+    path = folder / ("quick.json" if quick else f"bench-{stamp}.json")
+    path.write_text(json.dumps(results.as_json(), indent=1) + "\n")
     if not quick:
-        shutil.copyfile(path.with_suffix(".png"), folder / "latest.png")
+        shutil.copyfile(path, folder / "latest.json")
     return path
+
+
+def keep_chart(result: Path, *, quick: bool) -> None:
+    """Draw the chart of a result file beside it. Raises CalledProcessError."""
+    chart = result.with_suffix(".png")
+    draw(result, chart)
+    if not quick:
+        shutil.copyfile(chart, result.with_name("latest.png"))
 
 
 def draw(result: Path, chart: Path) -> None:
