@@ -138,13 +138,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a small workload, under three minutes")
     parser.add_argument("--requests", type=int, help="requests of the workload")
-    parser.add_argument("--largest", type=int, help="requests of the largest volume")
+    parser.add_argument("--largest", type=int, help="requests of the largest volume; 0 for none")
     parser.add_argument("--waiting", type=int, help="the most requests that wait at once")
     parser.add_argument("--only", help=f"of {', '.join([*CONTESTANTS, *PARTS])}; comma-separated")
     parser.add_argument("--dry", action="store_true", help="show the result, keep no file")
     given = parser.parse_args()
     size = QUICK if given.quick else FULL
-    largest, waiting = given.largest or size.volumes[-1], given.waiting or size.waiting[1]
+    largest, waiting = (
+        size.volumes[-1] if given.largest is None else given.largest,
+        given.waiting or size.waiting[1],
+    )
     size = replace(
         size,
         requests=given.requests or size.requests,

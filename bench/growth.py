@@ -46,7 +46,7 @@ def volume(
 ) -> list[dict[str, Any]]:
     """Cost of a record at several sizes (requests), beside what `known` runs of other sizes came to."""
     outcomes = list(known)
-    for requests in sizes:
+    for requests in filter(None, sizes):
         dataset = arena.load(requests)
         outcomes.append(run_verifier(arena, dataset, within_s=WAITS_WITHIN_S * 4))
         say(f"{dataset.truth.records_total:,} records: {cost_us(outcomes[-1], start_s):.2f} us of CPU each")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import statistics
 import time
 from typing import Any
@@ -75,8 +76,9 @@ async def _sample(command: list[str], port: int) -> list[tuple[float, float]]:
 async def _until_judged(client: httpx.AsyncClient, request_id: str, sent_at: float) -> tuple[float, float]:
     give_up_at = time.monotonic() + ANSWERS_WITHIN_S
     while time.monotonic() < give_up_at:
-        answer = await client.get(f"/v1/requests/{request_id}")
-        if answer.status_code == 200 and answer.json().get("verdict"):
-            return sent_at, time.time()
+        with contextlib.suppress(httpx.TimeoutException):
+            answer = await client.get(f"/v1/requests/{request_id}")
+            if answer.status_code == 200 and answer.json().get("verdict"):
+                return sent_at, time.time()
         await asyncio.sleep(ASK_EVERY_S)
     raise RunFailed(f"request {request_id} has no verdict after {ANSWERS_WITHIN_S:.0f} s")
