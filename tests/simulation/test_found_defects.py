@@ -56,7 +56,8 @@ class _World:
             tables=None,  # type: ignore[arg-type] # contests know no tables
             clock=self.clock,
         )
-        return Contests(partition, PartitionConfig(worker=f"w{partition}"), ports, _at_once)
+        config = PartitionConfig(worker=f"w{partition}")
+        return Contests(partition, config, ports, _at_once, lambda _dropped: None)
 
 
 def _told(entry: Entry) -> list[tuple[str, str]]:
