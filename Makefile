@@ -31,7 +31,7 @@ bench-quick: ## the same at a small size, under three minutes: bench/results/qui
 
 bench-micro: ## compare, join step and codec by themselves
 	.ci/setup --bench
-	.venv-bench/bin/python -m bench.micro.compare_bodies
+	.venv-bench/bin/python -m bench.micro.compare_bodies --out bench/results/micro-compare.json
 	$(PYTHON) -m bench.micro.engine_feed
 
 lint: lint-style lint-layout lint-types lint-imports ## style, types and the direction of dependencies
