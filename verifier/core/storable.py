@@ -69,14 +69,10 @@ def _suspicious(encoded: bytes) -> bool:
     """Whether jsonb might refuse this: NUL, surrogates, numbers beyond its range, endless nesting."""
     if b"\\u" in encoded and _BAD_ESCAPE(encoded):
         return True
-    shape = encoded.translate(_SHAPE)
-    if b"0e0000" in shape or b"0e+0000" in shape or b"0e-0000" in shape:
-        return _LARGE_EXPONENT(encoded) is not None or _is_endless(shape)
-    return _is_endless(shape)
-
-
-def _is_endless(shape: bytes) -> bool:
-    return _TOO_MANY_DIGITS in shape or _TOO_MANY_BRACKETS in shape
+    shape = encoded.translate(_SHAPE, b"+-")
+    if b"0e0000" in shape and _LARGE_EXPONENT(encoded):
+        return True
+    return _TOO_MANY_BRACKETS in shape or (len(shape) > _DIGITS_MAX and _TOO_MANY_DIGITS in shape)
 
 
 def _storable_text(text: str) -> str:
