@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from random import Random
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from tests.property import json_texts
 from verifier.core.canonical import NotJson, canonical, parse, read_plain
+from verifier.core.compare import compare_responses
 from verifier.core.difference import Comparison, Kind
 from verifier.core.documents import compare_documents
+from verifier.core.events import Response
 from verifier.core.findings import Findings
 from verifier.core.limits import Limits
 from verifier.core.policy import Policy, rule_from_dict
@@ -65,6 +69,46 @@ def test_reading_what_differs_finds_what_reading_all_finds(seed: int) -> None:
     for _ in range(PAIRS_A_SEED):
         main, other = json_texts.documents(chance)
         _told(main, other, chance.choice(POLICIES), chance.choice(LIMITS))
+
+
+def _meaning(text: str) -> Any:
+    """The oracle, which shares nothing with the comparison: numbers as decimals, all values of a repeated name."""
+
+    def of_object(pairs: list[tuple[str, Any]]) -> dict[str, tuple[Any, ...]]:
+        made: dict[str, tuple[Any, ...]] = {}
+        for name, value in pairs:
+            made[name] = (*made.get(name, ()), value)
+        return made
+
+    def of_number(literal: str) -> tuple[str, Decimal]:
+        return "number", Decimal(literal)
+
+    # A tagged number never equals a boolean.
+    return json.loads(text, parse_int=of_number, parse_float=of_number, object_pairs_hook=of_object)
+
+
+@PROFILE
+@given(SEEDS)
+def test_nothing_is_found_only_in_texts_that_mean_the_same(seed: int) -> None:
+    chance = Random(seed)
+    for _ in range(PAIRS_A_SEED):
+        main, other = json_texts.documents(chance)
+        same = _meaning(main) == _meaning(other)
+        one, two = (
+            Response(
+                request_id="r",
+                side="main",
+                ts=1.0,
+                method="GET",
+                path="/",
+                status=200,
+                body=Raw(text.encode()),
+            )
+            for text in (main, other)
+        )
+        found = compare_responses(one, two, route="GET /", policy=POLICIES[0])
+        assert (found == Comparison()) is same, (main, other)
+        assert bool(found.differences) is not same
 
 
 @pytest.mark.parametrize(
