@@ -320,7 +320,8 @@ function form_redacted(text, secret) {
 
 // --- values ----------------------------------------------------------------------------------------------------------
 
-// A header's text in UTF-8: njs gives its bytes. What is not UTF-8 is read as Latin-1, which keeps bytes apart.
+// A header's text in UTF-8. What is not UTF-8 is read as Latin-1, which keeps bytes apart, where njs gives bytes (before
+// 0.8; since then it gives U+FFFD).
 function plain(text) {
     if (/^[\x00-\x7f]*$/.test(text)) {
         return text;
@@ -331,7 +332,11 @@ function plain(text) {
     }
     let out = '';
     for (let at = 0; at < text.length; at++) {
-        out += String.fromCharCode(text.charCodeAt(at));
+        const code = text.charCodeAt(at);
+        if (code > 255) {
+            return decoded;
+        }
+        out += String.fromCharCode(code);
     }
     return out;
 }
