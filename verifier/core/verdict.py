@@ -183,7 +183,10 @@ class Judge:
                 noise = self._written(evidence, "reference", route, IdMapping())
                 written = _without_noise(written, noise, structure=False)
             parts.append(written)
-        return parts[0] if len(parts) == 1 else _joined(parts, self._limits.differences_max)
+        found = [part for part in parts if part is not NOTHING]
+        if not found:
+            return NOTHING
+        return found[0] if len(found) == 1 else _joined(found, self._limits.differences_max)
 
     def _answers(self, main: Response, other: Response, route: str, mapping: IdMapping) -> Comparison:
         return compare_responses(
