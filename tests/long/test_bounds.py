@@ -100,7 +100,8 @@ def test_a_consumer_an_hour_behind_catches_up_in_bounded_memory(new_cluster: New
     )
     check_summary(summary, cluster, truth)
     check_postgres(cluster, truth)
-    assert peak_mb(worker) < WORKER_MB_MAX
+    # the sources are not read at one pace: what one is ahead of another is open
+    assert peak_mb(worker) < WORKER_MB_MAX + BEHIND_REQUESTS * OPEN_KIB_MAX * KIB
     assert worker.ready()
 
 
