@@ -49,6 +49,7 @@ def latency(arena: Arena, *, requests_per_s: float, for_s: float) -> dict[str, A
         "p99": round(cuts[98] * 1e3, 1),
         "max": round(latencies[-1] * 1e3, 1),
         "samples": len(latencies),
+        "unanswered_after_30_s": sum(value >= ANSWERS_WITHIN_S for value in latencies),
         "requests_per_s": round(requests_per_s),
         "records_per_s": round(dataset.truth.records_total / for_s),
         "for_s": for_s,
@@ -74,6 +75,7 @@ async def _sample(command: list[str], port: int) -> list[tuple[float, float]]:
 
 
 async def _until_judged(client: httpx.AsyncClient, request_id: str, sent_at: float) -> tuple[float, float]:
+    """When it was sent, and when its verdict was read; what takes longer than the wait counts as that long."""
     give_up_at = time.monotonic() + ANSWERS_WITHIN_S
     while time.monotonic() < give_up_at:
         with contextlib.suppress(httpx.TimeoutException):
@@ -81,4 +83,4 @@ async def _until_judged(client: httpx.AsyncClient, request_id: str, sent_at: flo
             if answer.status_code == 200 and answer.json().get("verdict"):
                 return sent_at, time.time()
         await asyncio.sleep(ASK_EVERY_S)
-    raise RunFailed(f"request {request_id} has no verdict after {ANSWERS_WITHIN_S:.0f} s")
+    return sent_at, sent_at + ANSWERS_WITHIN_S
