@@ -2,7 +2,7 @@
 PYTHON := .venv/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long bench bench-quick bench-micro lint lint-style lint-layout lint-types lint-imports format lock clean
+.PHONY: help setup demo test test-long bench bench-quick bench-micro bench-edge lint lint-style lint-layout lint-types lint-imports format lock clean
 
 help: ## show this
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -33,6 +33,10 @@ bench-micro: ## compare, join step and codec by themselves
 	.ci/setup --bench
 	.venv-bench/bin/python -m bench.micro.compare_bodies --out bench/results/micro-compare.json
 	$(PYTHON) -m bench.micro.engine_feed
+
+bench-edge: ## what the mirror and the capture cost a user: bench/results/edge.json
+	.ci/setup --bench
+	$(PYTHON) -m bench.edge
 
 lint: lint-style lint-layout lint-types lint-imports ## style, types and the direction of dependencies
 
