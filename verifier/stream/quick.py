@@ -3,12 +3,16 @@
 A reader here takes what is exactly of the expected form and returns its event; of anything else it returns None or
 raises, and `codec` reads that record with `wire`, which knows every lenient form and says what is wrong. So nothing is
 decided here: an event that is returned is the one that `wire` would have returned (tests/property/test_codec.py).
+
+Texts that are the same in record after record are kept once while any record holds them (`intern`): a request that
+waits is mostly the texts of its records.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from sys import intern
 from typing import Annotated, Literal
 
 import msgspec
@@ -130,15 +134,15 @@ def _edge(value: bytes) -> Edge | None:
         request_id=wire.request_id,
         side=wire.side,
         ts=wire.ts,
-        method=wire.method,
+        method=intern(wire.method),
         uri=wire.uri,
         status=_STATUSES[wire.status],
         upstream_status=_STATUSES[wire.upstream_status],
-        upstream_addr=address,
+        upstream_addr=None if address is None else intern(address),
         upstream_time_s=upstream_s,
         request_time_s=request_s,
         bytes_sent=sent,
-        host=host,
+        host=None if host is None else intern(host),
         user_id=user_id,
         idempotency_key=key,
         route=wire.route,
@@ -157,6 +161,8 @@ def _response(value: bytes) -> Response | None:
         or (response.error is not None and len(response.error) > ERROR_CHARS_MAX)
     ):
         return None
+    force_setattr(response, "side", intern(response.side))
+    force_setattr(response, "method", intern(response.method))
     duration_ms, user_id, key = response.duration_ms, response.user_id, response.idempotency_key
     if duration_ms is not None and not 0 <= duration_ms <= _DURATION_MAX_MS:
         force_setattr(response, "duration_ms", None)
