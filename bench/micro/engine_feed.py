@@ -23,6 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,8 @@ class FedRecord:
 
     def __init__(self, offset: int, value: bytes, timestamp: int) -> None:
         self.offset = offset
-        self.key = None
-        self.value = value
+        self.key: bytes | None = None
+        self.value: bytes | None = value
         self.timestamp = timestamp
         self.headers = ()
 
@@ -225,10 +226,10 @@ class Pipeline:
             stamp = int((TS + 100_000) * 1000)
             records = [FedRecord(start + at, value, stamp) for at, value in enumerate(values)]
             self._offsets[source] += len(records)
-            seen, rejections = self._stages.run("decode", lambda s=source, r=records: self._decode(s, r))
+            seen, rejections = self._stages.run("decode", partial(self._decode, source, records))
             assert not rejections, rejections[0]
             batch = Slice(source=source, start=start, end=start + len(records), seen=seen)
-            self._stages.run("join", lambda b=batch: self.engine.feed(b, self._now, ceiling=TS + 200_000))
+            self._stages.run("join", partial(self.engine.feed, batch, self._now, ceiling=TS + 200_000))
         self.step(at_end=False)
 
     def _decode(self, source: Source, records: list[FedRecord]) -> Any:

@@ -16,7 +16,8 @@ from verifier.core.journal import Entry, decode_entry, encode_entry
 from verifier.core.limits import Limits
 from verifier.core.outcome import Claim, Outcome, Resolved
 from verifier.core.policy import Policy
-from verifier.core.verdict import WRITE_ROWS_MAX, Judge
+from verifier.core.rows import WRITE_ROWS_MAX
+from verifier.core.verdict import Judge
 from verifier.stream.codec import Codec, CodecConfig
 from verifier.testing import TS, StubRecord, edge, response, write
 
