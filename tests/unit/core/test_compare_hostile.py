@@ -110,6 +110,8 @@ def test_a_missing_member_equals_no_value(spelt: str) -> None:
             [("", "order"), ("/0/v", "value"), ("/1/v", "value")]),
         # an id that is its neighbour's, too, names nothing
         ('[{"id":1,"v":1},{"id":1,"v":2}]', '[{"id":1,"v":1},{"id":1,"v":3}]', [("/1/v", "value")]),
+        ('[{"id":1,"v":1},{"id":1,"v":2},{"id":2,"v":1}]', '[{"id":1,"v":2},{"id":2,"v":9}]',
+            [("/0", "missing"), ("/2/v", "value")]),
         # numbers and texts as ids are not the same id
         ('[{"id":1},{"id":"2"}]', '[{"id":"1"},{"id":"2"}]', [("/0/id", "type")]),
         # names given twice
