@@ -2,7 +2,7 @@
 
 `python -m bench.live --bootstrap HOST:PORT --prefix P --truth FILE --rate REQUESTS_A_SECOND --for-s SECONDS`
 
-Prints a line for every sampled request once its last record is handed to the client: its id and when that was (Unix
+Prints a line for every sampled request once the broker has confirmed its last record: its id and when that was (Unix
 seconds). A request's records are made and sent together, on time or, when behind, as soon as possible.
 """
 
@@ -42,10 +42,11 @@ def main() -> None:
         due = min(requests, int((time.time() - began) * given.rate) + 1)
         for at in range(number, due):
             lines = workload.request(at, time.time() - LEAD_S)
+            confirmed = (
+                _Sample(lines[0].key.decode(), len(lines)).confirmed if at % sample_every == 0 else None
+            )
             for line in lines:
-                loader.produce(topics[line.source], line.key, line.value, line.ts_ms)
-            if at % sample_every == 0:
-                print(lines[0].key.decode(), f"{time.time():.4f}", flush=True)
+                loader.produce(topics[line.source], line.key, line.value, line.ts_ms, confirmed)
         number = due
         loader.poll()
         time.sleep(TICK_S)
@@ -53,6 +54,20 @@ def main() -> None:
     loader.finish()
     given.truth.write_text(workload.truth.as_json())
     print("rate", f"{requests / took_s:.1f}", file=sys.stderr, flush=True)
+
+
+class _Sample:
+    """A request whose records are on their way."""
+
+    def __init__(self, request_id: str, records: int) -> None:
+        self._request_id = request_id
+        self._left = records
+
+    def confirmed(self) -> None:
+        """Note that the broker has one more; with the last, say so."""
+        self._left -= 1
+        if not self._left:
+            print(self._request_id, f"{time.time():.4f}", flush=True)
 
 
 if __name__ == "__main__":

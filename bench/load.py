@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -38,11 +39,21 @@ class Loader:
         if error is not None and self._failed is None:
             self._failed = error
 
-    def produce(self, topic: str, key: bytes, value: bytes, ts_ms: int) -> None:
-        """Queue a record; waits while the queue is full."""
+    def _telling(self, confirmed: Callable[[], None]) -> Callable[[KafkaError | None, Message], None]:
+        def told(error: KafkaError | None, message: Message) -> None:
+            self._on_delivery(error, message)
+            confirmed()
+
+        return told
+
+    def produce(
+        self, topic: str, key: bytes, value: bytes, ts_ms: int, confirmed: Callable[[], None] | None = None
+    ) -> None:
+        """Queue a record; waits while the queue is full. `confirmed` is called once the broker has it."""
+        told = self._on_delivery if confirmed is None else self._telling(confirmed)
         while True:
             try:
-                self._producer.produce(topic, value, key, timestamp=ts_ms, on_delivery=self._on_delivery)
+                self._producer.produce(topic, value, key, timestamp=ts_ms, on_delivery=told)
             except BufferError:
                 self._producer.poll(0.1)
             else:
