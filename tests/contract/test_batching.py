@@ -10,6 +10,7 @@ from typing import Any
 
 import faust
 import pytest
+from aiokafka import AIOKafkaConsumer
 from aiokafka.consumer.fetcher import READ_COMMITTED, READ_UNCOMMITTED, Fetcher, FetchResult, PartitionRecords
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
@@ -18,7 +19,7 @@ from faust.transport import consumer as stock
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from verifier.stream.batching import BatchConsumer, BatchSchema, batch_transport
+from verifier.stream.batching import FETCH_WAIT_MS, BatchConsumer, BatchSchema, batch_transport
 from verifier.stream.fetching import lighten
 
 SOURCE, CHANGELOG = TP("edge.requests", 0), TP("app-routes-changelog", 0)
@@ -237,3 +238,10 @@ def test_the_fetcher_still_has_what_is_used_of_it() -> None:
     assert list(inspect.signature(Fetcher._create_fetch_waiter).parameters) == ["self"]
     thread = inspect.getsource(driver.AIOKafkaConsumerThread._fetch_records)
     assert "fetcher._subscriptions.fetch_context()" in thread
+
+
+async def test_the_client_has_the_wait_that_is_set_for_it() -> None:
+    client = AIOKafkaConsumer(bootstrap_servers="127.0.0.1:1", fetch_max_wait_ms=1500)
+    assert client._fetch_max_wait_ms == 1500
+    client._fetch_max_wait_ms = FETCH_WAIT_MS
+    assert client._fetcher is None  # made at the start, with the wait as it is then
