@@ -245,3 +245,4 @@ async def test_the_client_has_the_wait_that_is_set_for_it() -> None:
     assert client._fetch_max_wait_ms == 1500
     client._fetch_max_wait_ms = FETCH_WAIT_MS
     assert client._fetcher is None  # made at the start, with the wait as it is then
+    await client.stop()
