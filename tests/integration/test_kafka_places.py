@@ -99,3 +99,11 @@ async def test_consumers_are_kept_and_their_number_is_bounded(
             text("places.two", 1, n),
         ]
     assert len(started) <= CONSUMERS_MAX
+
+
+async def test_a_reader_that_is_stopped_keeps_no_consumer(reader: PlacesReader) -> None:
+    reading = asyncio.create_task(reader.fetch([("places.one", 0, 1)]))
+    await asyncio.sleep(0)  # it has begun
+    await reader.stop()
+    assert await reading
+    assert not reader._free

@@ -30,6 +30,7 @@ class PlacesReader:
         self._bootstrap = list(bootstrap)
         self._free: list[AIOKafkaConsumer] = []
         self._room = asyncio.Semaphore(CONSUMERS_MAX)
+        self._closed = False
 
     async def fetch(self, places: Sequence[Place]) -> list[Record | None]:
         """Return the records in the order asked; None where retention took one.
@@ -46,13 +47,17 @@ class PlacesReader:
             except BaseException:
                 await stopped(consumer)
                 raise
-            self._free.append(consumer)
+            if self._closed:
+                await stopped(consumer)
+            else:
+                self._free.append(consumer)
         finally:
             self._room.release()
         return [found.get(place) for place in places]
 
     async def stop(self) -> None:
-        """Close the consumers that are kept."""
+        """Close the consumers that are kept, and keep none of those at work."""
+        self._closed = True
         while self._free:
             await stopped(self._free.pop())
 
