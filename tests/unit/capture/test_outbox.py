@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import decimal
 import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -17,7 +16,6 @@ from verifier.capture import MemoryPublisher
 from verifier.capture.delivery import DeliveryReport, OutRecord
 from verifier.capture.outbox import OUTBOX_SQL, OutboxRelay, outbox_write
 from verifier.capture.writes import WriteRecorder, recording
-from verifier.demo.stack.errors import StackError
 from verifier.demo.stack.postgres import Postgres
 
 
@@ -49,18 +47,8 @@ class Broker:
 
 
 @pytest.fixture(scope="module")
-def dsn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder: Path = tmp_path_factory.mktemp("outbox")
-    server = Postgres(folder)
-    try:
-        server.start()
-    except StackError as exc:
-        pytest.skip(f"no PostgreSQL here: {exc}")
-    try:
-        yield server.create_database("outbox")
-    finally:
-        server.stop()
-        server.close()
+def dsn(postgres: Postgres) -> str:
+    return postgres.create_database("outbox")
 
 
 @asynccontextmanager
