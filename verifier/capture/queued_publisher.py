@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -62,7 +63,7 @@ class Publisher(Protocol):
     async def close(self, timeout_s: float) -> int: ...
 
 
-class QueuedPublisher:
+class QueuedPublisher(ABC):
     """The part both publishers share: the queue, the names of the topics, the counts."""
 
     def __init__(
@@ -139,8 +140,9 @@ class QueuedPublisher:
             last_error=self._last_error,
         )
 
+    @abstractmethod
     def _wake(self) -> None:
-        raise NotImplementedError
+        """Tell whoever delivers that there is something."""
 
     def _encoded(self, item: Item) -> OutRecord | None:
         """The item as Kafka gets it; one that has no JSON form is refused here and leaves a gap."""

@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 import os
 import socket
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Protocol, Self
@@ -191,14 +192,15 @@ class ContainerServer:
         return self._container
 
 
-class LocalServer:
+class LocalServer(ABC):
     """What Kafka, Redis and PostgreSQL have in common: one `Server`, chosen at the first start."""
 
     def __init__(self) -> None:
         self._server: Server | None = None
 
+    @abstractmethod
     def _choose(self) -> Server:
-        raise NotImplementedError
+        """Return the server to start."""
 
     @property
     def server(self) -> Server:
