@@ -6,12 +6,27 @@ import http.client
 import socket
 import time
 from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from edge_driver import Backend, Edge, all_lines, ask, lines, lines_of
+from edge_driver import Backend, Edge, all_lines, ask, edges_over, lines, lines_of, running_backends
 from verifier.demo.stack.ports import free_port
 from verifier.demo.stack.process import wait_until
+
+
+@pytest.fixture
+def backends() -> Iterator[dict[str, Backend]]:
+    with running_backends() as three:
+        yield three
+
+
+@pytest.fixture
+def edge(backends: dict[str, Backend], tmp_path: Path) -> Iterator[Edge]:
+    with edges_over(backends, tmp_path) as start:
+        yield start
+
 
 # --- lines --------------------------------------------------------------------------------------------------
 

@@ -6,14 +6,29 @@ import os
 import re
 import signal
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from edge_driver import Backend, Edge, all_lines, ask, lines, lines_of
+from edge_driver import Backend, Edge, all_lines, ask, edges_over, lines, lines_of, running_backends
 from verifier.demo.stack.errors import StackError
 from verifier.demo.stack.nginx import EdgeParams, render, shipped_file
 from verifier.demo.stack.process import wait_until
+
+
+@pytest.fixture
+def backends() -> Iterator[dict[str, Backend]]:
+    with running_backends() as three:
+        yield three
+
+
+@pytest.fixture
+def edge(backends: dict[str, Backend], tmp_path: Path) -> Iterator[Edge]:
+    with edges_over(backends, tmp_path) as start:
+        yield start
+
 
 # --- the canary ---------------------------------------------------------------------------------------------
 

@@ -9,8 +9,10 @@ import socket
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,9 +25,11 @@ from edge_driver import (
     ask,
     body_of,
     chunked,
+    edges_over,
     lines_of,
     pair,
     responses,
+    running_backends,
     scripted,
 )
 from verifier.demo.stack.errors import StackError
@@ -35,6 +39,18 @@ from verifier.demo.stack.process import wait_until
 
 JSON = "Content-Type: application/json"
 TEXT = "Content-Type: text/plain; charset=utf-8"
+
+
+@pytest.fixture
+def backends() -> Iterator[dict[str, Backend]]:
+    with running_backends() as three:
+        yield three
+
+
+@pytest.fixture
+def edge(backends: dict[str, Backend], tmp_path: Path) -> Iterator[Edge]:
+    with edges_over(backends, tmp_path) as start:
+        yield start
 
 
 def serve(backends: dict[str, Backend], main: Script, shadow: Script | None = None) -> None:

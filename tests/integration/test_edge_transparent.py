@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -23,9 +24,11 @@ from edge_driver import (
     all_responses,
     ask,
     chunked,
+    edges_over,
     lines,
     lines_of,
     pair,
+    running_backends,
     scripted,
 )
 from http2_client import Http2Client
@@ -68,6 +71,18 @@ SHADOWS: dict[str, tuple[Script, float]] = {
     "3 MB": (scripted("Content-Type: text/plain", LARGE), 0.0),
     "no HTTP": (Script((b"\0\xff" * 3000,), then="close"), 0.0),
 }
+
+
+@pytest.fixture
+def backends() -> Iterator[dict[str, Backend]]:
+    with running_backends() as three:
+        yield three
+
+
+@pytest.fixture
+def edge(backends: dict[str, Backend], tmp_path: Path) -> Iterator[Edge]:
+    with edges_over(backends, tmp_path) as start:
+        yield start
 
 
 def both(edge: Edge, **params: object) -> tuple[Nginx, Nginx]:
