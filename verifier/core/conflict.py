@@ -1,7 +1,7 @@
 """First write wins: who holds a conflict key, and who came too late (the public contract's section 4).
 
-The claimants of a key are a set. Merging sets keeps, for each side and request, the claim of the highest
-revision, and is commutative, associative and idempotent; conflicts are a function of the merged set alone. So
+The claimants of a key are a set. Merging sets keeps, for each side and request, the claim drawn from the
+most records (its `rev`), and is commutative, associative and idempotent; conflicts are a function of the merged set alone. So
 any worker may apply claims in any order, twice, and all end with the same findings.
 
 A set is bounded. Idempotency keys keep the oldest claimants (the winner is the oldest), entities the newest
