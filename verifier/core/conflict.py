@@ -1,8 +1,8 @@
 """First write wins: who holds a conflict key, and who came too late (the public contract's section 4).
 
 The claimants of a key are a set. Merging sets keeps, for each side and request, the claim drawn from the
-most records (its `rev`), and is commutative, associative and idempotent; conflicts are a function of the merged set alone. So
-any worker may apply claims in any order, twice, and all end with the same findings.
+most records (its `rev`), and is commutative, associative and idempotent; conflicts are a function of the
+merged set alone. So any worker may apply claims in any order, twice, and all end with the same findings.
 
 A set is bounded. Idempotency keys keep the oldest claimants (the winner is the oldest), entities the newest
 (only recent writes can conflict). A revision only ever adds earlier records, so a claimant's time never grows
