@@ -1,22 +1,25 @@
 """The command line.
 
 Exit 0 fine, 1 something is wrong with the data, 2 wrong usage or configuration, 3 a dependency cannot be reached.
+
+Each command imports what it needs when it runs: a worker's start costs CPU at every restart, and it needs no report.
 """
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Collection, Coroutine
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
-import uvloop
 
-from verifier.adapters.logging import configure_logging
-from verifier.adapters.settings import REQUIRED, Settings, SettingsError, load_settings
-from verifier.commands.offline import offline_command
+from verifier.commands.fail_on import FAIL_ON
 from verifier.core.errors import DependencyDown, VerifierError
+
+if TYPE_CHECKING:
+    from verifier.adapters.settings import Settings
 
 app = typer.Typer(
     help="Says whether a new system does the same as the live one it replaces.",
@@ -32,10 +35,13 @@ def _fail(message: str, code: int) -> NoReturn:
     raise typer.Exit(code)
 
 
-def settings_or_exit(config: Path | None, *, require: Collection[str] = REQUIRED) -> Settings:
+def settings_or_exit(config: Path | None) -> Settings:
     """Load the settings and set up logging, or end with all problems and exit code 2."""
+    from verifier.adapters.logging import configure_logging
+    from verifier.adapters.settings import SettingsError, load_settings
+
     try:
-        settings = load_settings(os.environ, config_path=config, require=require)
+        settings = load_settings(os.environ, config_path=config)
     except SettingsError as error:
         _fail(str(error), 2)
     configure_logging(level=settings.log_level, fmt=settings.log_format, redact=settings.redact)
@@ -44,6 +50,8 @@ def settings_or_exit(config: Path | None, *, require: Collection[str] = REQUIRED
 
 def run(work: Coroutine[Any, Any, Any]) -> Any:
     """Run asynchronous work and turn the verifier's errors into exit codes."""
+    import uvloop
+
     try:
         return uvloop.run(work)
     except DependencyDown as error:
@@ -55,6 +63,7 @@ def run(work: Coroutine[Any, Any, Any]) -> Any:
 @app.command()
 def worker(config: Config = None) -> None:
     """Run a worker: join, compare, reconcile, publish, and serve the REST API."""
+    gc.disable()  # of what the imports make nearly all stays; `run_worker` turns it on again
     from verifier.commands.worker import run_worker
 
     run(run_worker(settings_or_exit(config)))
@@ -107,7 +116,44 @@ def demo(
     raise typer.Exit(run_demo(options, keep=keep))
 
 
-app.command("offline")(offline_command)
+@app.command("offline")
+def offline_command(
+    paths: Annotated[list[str], typer.Argument(help="Files or folders of records; - is standard input.")],
+    form: Annotated[str, typer.Option("--format", help="text or json.")] = "text",
+    sqlite: Annotated[Path | None, typer.Option(help="Leave the tables in this SQLite file.")] = None,
+    rules: Annotated[
+        Path | None, typer.Option(help="YAML list of rules instead of the configured ones.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file, instead of VERIFIER_CONFIG.")] = None,
+    expect: Annotated[
+        str | None, typer.Option(help="What a request needs: of edge, responses, writes.")
+    ] = None,
+    join_timeout: Annotated[
+        str | None, typer.Option(help="Longest wait for the other side in event time, such as 30s.")
+    ] = None,
+    fail_on: Annotated[
+        str,
+        typer.Option(
+            help="What makes the exit code 1: of divergence, incomplete, conflict, incomparable, rejected."
+        ),
+    ] = ",".join(FAIL_ON),
+    partitions: Annotated[int, typer.Option(help="Partitions to split the work into.")] = 1,
+) -> None:
+    """Judge recorded files without any server: plain, gzip or zstd NDJSON, NGINX's JSON access logs among them."""
+    from verifier.commands.offline import offline
+
+    code = offline(
+        paths,
+        form=form,
+        sqlite=sqlite,
+        rules=rules,
+        config=config,
+        expect=expect,
+        join_timeout=join_timeout,
+        fail_on=fail_on,
+        partitions=partitions,
+    )
+    raise typer.Exit(code)
 
 
 def main() -> None:

@@ -512,7 +512,7 @@ def test_progress_is_told_only_of_long_runs() -> None:
 def test_as_a_program_it_prints_text_without_colour_into_a_pipe(tmp_path: Path) -> None:
     (tmp_path / "x.ndjson").write_bytes(ndjson(pair("r1", shadow={"status": 500})))
     done = subprocess.run(
-        [sys.executable, "-m", "verifier.commands.offline", str(tmp_path / "x.ndjson")],
+        [sys.executable, "-m", "verifier", "offline", str(tmp_path / "x.ndjson")],
         capture_output=True, text=True, check=False, timeout=60,
         env={**{k: v for k, v in os.environ.items() if not k.startswith("VERIFIER_")}, "COLUMNS": "90"},
     )  # fmt: skip

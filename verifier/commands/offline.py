@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 import yaml
@@ -21,6 +21,7 @@ from verifier.adapters.settings import Settings, load_settings
 from verifier.adapters.spool import Spool
 from verifier.adapters.sqlite import SqliteStore, make_file
 from verifier.assembly import policy_of
+from verifier.commands.fail_on import FAIL_ON, FAIL_ON_ANY
 from verifier.commands.offline_run import Intake, Progress, judge, read_files
 from verifier.core.errors import VerifierError
 from verifier.core.events import Source
@@ -30,8 +31,6 @@ from verifier.report import Background, Report, failures, read_report, report_js
 from verifier.report_text import render_text
 
 FINE, DIFFERS, WRONG_USAGE, NO_DEPENDENCY = 0, 1, 2, 3
-FAIL_ON = ("divergence", "incomplete", "conflict")
-FAIL_ON_ANY = (*FAIL_ON, "incomparable", "rejected")
 PARTITIONS_MAX = 64
 REJECTED_LINES_SHOWN = 20
 
@@ -206,45 +205,3 @@ def _print(report: Report, form: str) -> None:
         out.flush()
     except BrokenPipeError:  # the reader has seen enough
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - kept until the process ends
-
-
-def offline_command(
-    paths: Annotated[list[str], typer.Argument(help="Files or folders of records; - is standard input.")],
-    form: Annotated[str, typer.Option("--format", help="text or json.")] = "text",
-    sqlite: Annotated[Path | None, typer.Option(help="Leave the tables in this SQLite file.")] = None,
-    rules: Annotated[
-        Path | None, typer.Option(help="YAML list of rules instead of the configured ones.")
-    ] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file, instead of VERIFIER_CONFIG.")] = None,
-    expect: Annotated[
-        str | None, typer.Option(help="What a request needs: of edge, responses, writes.")
-    ] = None,
-    join_timeout: Annotated[
-        str | None, typer.Option(help="Longest wait for the other side in event time, such as 30s.")
-    ] = None,
-    fail_on: Annotated[
-        str,
-        typer.Option(
-            help="What makes the exit code 1: of divergence, incomplete, conflict, incomparable, rejected."
-        ),
-    ] = ",".join(FAIL_ON),
-    partitions: Annotated[int, typer.Option(help="Partitions to split the work into.")] = 1,
-) -> None:
-    """Judge recorded files without any server: plain, gzip or zstd NDJSON, NGINX's JSON access logs among them."""
-    raise typer.Exit(
-        offline(
-            paths,
-            form=form,
-            sqlite=sqlite,
-            rules=rules,
-            config=config,
-            expect=expect,
-            join_timeout=join_timeout,
-            fail_on=fail_on,
-            partitions=partitions,
-        )
-    )
-
-
-if __name__ == "__main__":
-    typer.run(offline_command)
