@@ -24,6 +24,7 @@ from verifier.core.routes import Router
 from verifier.core.rules import Rule, rule_from_dict, unexpired
 from verifier.core.verdict import Judge, JudgeConfig
 from verifier.core.watermark import Watermark
+from verifier.stream.alignment import AlignmentConfig
 from verifier.stream.app import AppConfig
 from verifier.stream.codec import Codec, CodecConfig
 from verifier.stream.outputs import Outputs, OutputTopics
@@ -182,6 +183,7 @@ class Service:
                 conflict_timeout_s=settings.conflict_timeout_s,
                 log_conflicts=settings.log_conflicts,
                 claim_idempotency_keys=settings.idempotency_enabled,
+                alignment=AlignmentConfig(open_max=settings.pending_requests_max // 2),
             ),
         )
 

@@ -10,7 +10,7 @@ import asyncio
 import heapq
 import json
 from collections import defaultdict
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from msgspec import Struct
@@ -225,7 +225,9 @@ class MemoryTopics(_Server):
         self._must_be_up()
         return [self._begins[source, partition] for source in Source]
 
-    async def read(self, source: Source, partition: int, start: int, end: int) -> AsyncIterator[list[Record]]:
+    async def read(
+        self, source: Source, partition: int, start: int, end: int
+    ) -> AsyncGenerator[list[Record], None]:
         wanted: list[Record] = [kept for kept in self.records(source, partition, start) if kept.offset < end]
         for first in range(0, len(wanted), READ_RECORDS_MAX):
             self._must_be_up()

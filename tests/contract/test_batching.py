@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Sequence
 from importlib.metadata import version
@@ -10,7 +11,8 @@ from typing import Any
 
 import faust
 import pytest
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.consumer.fetcher import READ_COMMITTED, READ_UNCOMMITTED, Fetcher, FetchResult, PartitionRecords
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
@@ -19,10 +21,13 @@ from faust.transport import consumer as stock
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from verifier.stream.batching import FETCH_WAIT_MS, BatchConsumer, BatchSchema, batch_transport
-from verifier.stream.fetching import lighten
+from verifier.demo.stack.kafka import Kafka
+from verifier.stream import batching
+from verifier.stream.batching import ASK_AGAIN_S, FETCH_WAIT_MS, BatchConsumer, BatchSchema, batch_transport
+from verifier.stream.fetching import fetched, lighten
 
 SOURCE, CHANGELOG = TP("edge.requests", 0), TP("app-routes-changelog", 0)
+OTHER = TP("edge.requests", 1)
 
 
 def test_the_version_is_the_one_this_was_written_for() -> None:
@@ -246,3 +251,80 @@ async def test_the_client_has_the_wait_that_is_set_for_it() -> None:
     client._fetch_max_wait_ms = FETCH_WAIT_MS
     assert client._fetcher is None  # made at the start, with the wait as it is then
     await client.stop()
+
+
+@pytest.mark.parametrize(
+    ("unwanted", "asked", "timeout_s"),
+    [
+        (set(), {SOURCE, OTHER, CHANGELOG}, 1.0),
+        ({OTHER}, {SOURCE, CHANGELOG}, ASK_AGAIN_S),
+        ({SOURCE, OTHER, CHANGELOG}, {CHANGELOG}, ASK_AGAIN_S),  # a changelog is wanted always
+    ],
+)
+async def test_what_is_not_wanted_is_not_asked_for(
+    consumer_with: NewConsumer,
+    monkeypatch: pytest.MonkeyPatch,
+    unwanted: set[TP],
+    asked: set[TP],
+    timeout_s: float,
+) -> None:
+    consumer = consumer_with({}, {})
+    type(consumer).wanted = staticmethod(lambda tp: tp not in unwanted)
+    calls: list[tuple[set[TP], float]] = []
+
+    async def fetch(
+        _client: object, partitions: set[TP], timeout_s: float, *_: object
+    ) -> dict[TP, list[Any]]:
+        calls.append((partitions, timeout_s))
+        return {}
+
+    monkeypatch.setattr(batching, "fetched", fetch)
+    await consumer._thread._fetch_records(None, {SOURCE, OTHER, CHANGELOG}, 1.0)
+    assert calls == [(asked, timeout_s)]
+
+
+async def test_when_nothing_is_wanted_nothing_is_asked_for(
+    consumer_with: NewConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consumer = consumer_with({}, {})
+    type(consumer).wanted = staticmethod(lambda tp: False)
+    monkeypatch.setattr(batching, "fetched", _never)
+    assert await consumer._thread._fetch_records(None, {SOURCE, OTHER}, 1.0) == {}
+
+
+@pytest.mark.integration
+async def test_what_was_fetched_and_not_asked_for_stays_and_comes_later(kafka: Kafka) -> None:
+    """On a real broker: one partition is left out for a while, the other goes on, and nothing is lost."""
+    topic, records = "batching.left.out", 300
+    admin = AIOKafkaAdminClient(bootstrap_servers=[kafka.bootstrap])
+    producer = AIOKafkaProducer(bootstrap_servers=[kafka.bootstrap])
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=[kafka.bootstrap], max_partition_fetch_bytes=4_000, fetch_max_wait_ms=100
+    )
+    held, going = TopicPartition(topic, 0), TopicPartition(topic, 1)
+    await admin.start()
+    await producer.start()
+    await consumer.start()
+    try:
+        await admin.create_topics([NewTopic(topic, num_partitions=2, replication_factor=1)])
+        for number in range(records):
+            for partition in (0, 1):
+                await producer.send(topic, b"%d" % number + b" " * 100, partition=partition)
+            if number % 20 == 0:
+                await producer.flush()
+        await producer.flush()
+        consumer.assign([held, going])
+        await consumer.seek_to_beginning(held, going)
+        got: dict[TopicPartition, list[int]] = {held: [], going: []}
+        for wanted, until in (({going}, going), ({held, going}, held)):
+            async with asyncio.timeout(30):
+                while len(got[until]) < records:
+                    for tp, batch in (await fetched(consumer, wanted, 0.05, 50, {topic})).items():
+                        got[tp] += [each.offset for each in batch]
+            assert got[going] == list(range(records))
+            assert got[held] == (list(range(records)) if until is held else [])
+    finally:
+        await consumer.stop()
+        await producer.stop()
+        await admin.delete_topics([topic])
+        await admin.close()

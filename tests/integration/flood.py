@@ -76,6 +76,9 @@ def run_flood(join: JoinConfig, requests: int, requests_a_second: float) -> tupl
     for late_s in (10.0, 10.0 + join.join_timeout_s):
         engine.advance(fed / requests_a_second + late_s, [True for _ in Source])
         note(found, engine)
+        while engine.more_due:
+            engine.advance(fed / requests_a_second + late_s, [True for _ in Source])
+            note(found, engine)
     return found, engine
 
 
@@ -89,7 +92,7 @@ def note(found: Flood, engine: Engine) -> None:
     found.pending_max = max(found.pending_max, join.pending)
     found.closed_max = max(found.closed_max, len(join._closed))
     found.stale_max = max(
-        found.stale_max, len(join._timers), len(join._ages), *(len(runs) for runs in join._runs)
+        found.stale_max, len(join._timers), len(join._ages), *(len(runs) for runs in join._runs._of)
     )
     for resolved in entry.resolved:
         found.verdicts[resolved.outcome.verdict] += 1

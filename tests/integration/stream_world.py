@@ -120,7 +120,7 @@ class StreamWorld:
             records = self.topics.records(source, 0, self._handed[source])
             if records:
                 self._handed[source] = records[-1].offset + 1
-                await worker.put(source, records)
+                worker.intake.put(source, records)
 
     @property
     def dropped(self) -> int:

@@ -161,7 +161,7 @@ class SlowWorld:
                 journal=journal, records=self.topics, publisher=MemoryPublisher(),
                 claims=SlowClaims(self.clock, claims_s), tables=self.tables, clock=self.clock,
             ),
-            config=PartitionConfig(worker="w", inbox_max=4),
+            config=PartitionConfig(worker="w", inbox_records_max=4),
         )  # fmt: skip
         self.queued_max = 0
         self.ahead_max = 0
@@ -221,17 +221,15 @@ async def test_a_slow_redis_holds_the_input_back_one_call_a_step() -> None:
     assert (await world.store.summary())["requests"]["match"] == 500
 
 
-async def test_the_inbox_of_a_partition_makes_the_consumer_wait() -> None:
+async def test_a_full_inbox_of_a_partition_keeps_the_consumer_from_fetching() -> None:
     world = SlowWorld(store_s=0.0, claims_s=0.0, queue_max=8)
-    records = [record for record, _ in zip(world.topics.records(Source.EDGE, 0), range(1), strict=False)]
+    world.topics.produce(Source.EDGE, edge("r", "main", ts=TS))
     for _ in range(4):
-        await world.worker.put(Source.EDGE, records)
-    fifth = asyncio.create_task(world.worker.put(Source.EDGE, records))
-    for _ in range(10):
-        await asyncio.sleep(0)
-    assert not fifth.done()
-    await world.worker._take()
-    await fifth
+        assert world.worker.intake.wants(Source.EDGE)
+        world.worker.intake.put(Source.EDGE, world.topics.records(Source.EDGE, 0))
+    assert not world.worker.intake.wants(Source.EDGE) and world.worker.intake.wants(Source.MAIN_WRITES)
+    await world.worker.intake.take(world.worker._engine)
+    assert world.worker.intake.wants(Source.EDGE)
 
 
 # -- idle for good -------------------------------------------------------------------------------------------------

@@ -218,10 +218,10 @@ async def test_while_tables_are_away_work_piles_up_to_a_bound_only() -> None:
 
     apply = world.store.apply
     world.store.apply = away  # type: ignore[method-assign]
-    async with world.running() as worker:
+    async with world.running(inbox_records_max=10) as worker:
         for n in range(30):
             world.produce(*pair(f"r{n}", time.time()))
-            if worker._inbox.qsize() < 5:
+            if worker.intake.wants(Source.EDGE):
                 await world.hand_over(worker)
             await eventually("a step", lambda: True)
         await eventually("the queue is full", lambda: len(worker._ports.tables._queues[0]) == 4)  # type: ignore[attr-defined]

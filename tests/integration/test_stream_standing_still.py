@@ -119,7 +119,6 @@ async def test_told_to_finish_it_ends_after_the_step_in_work() -> None:
         journal.going.set()
         await asyncio.wait_for(tasks[0], 5.0)
         assert partition.committable(Source.EDGE) == 2
-        await asyncio.wait_for(partition.put(Source.EDGE, world.topics.records(Source.EDGE, 0)), 1.0)
     finally:
         for task in tasks:
             task.cancel()

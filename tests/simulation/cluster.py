@@ -235,6 +235,10 @@ class Process:
                 if servers.topics._ends[place] <= self._positions[place]:
                     continue
                 source, partition = place
+                if (
+                    not self.worker._wanted(source, partition) and rng.random() < 0.8
+                ):  # else it was on its way
+                    continue
                 records = servers.topics.records(source, partition, self._positions[place])
                 if records:
                     taken = records[: rng.randint(1, 12)]
@@ -249,7 +253,8 @@ class Process:
         config = PartitionConfig(
             worker=self.name,
             tick_s=setup.tick_s,
-            inbox_max=setup.inbox_max,
+            inbox_records_max=setup.inbox_records_max,
+            alignment=setup.alignment,
             idempotency_ttl_s=setup.idempotency_ttl_s,
             conflict_timeout_s=setup.conflict_timeout_s,
         )
@@ -271,6 +276,7 @@ class Process:
             write_settle_s=setup.write_settle_s,
             closed_hold_s=setup.closed_hold_s,
             pending_requests_max=setup.pending_requests_max,
+            due_at_once_max=setup.due_at_once_max,
         )
         self._lives += 1
         watermark = _Watched(

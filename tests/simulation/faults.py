@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from random import Random
 
+from verifier.stream.alignment import AlignmentConfig
+
 
 @dataclass(frozen=True)
 class Faults:
@@ -53,7 +55,9 @@ class Setup:
     idempotency_ttl_s: float
     conflict_timeout_s: float
     pending_requests_max: int
-    inbox_max: int
+    inbox_records_max: int
+    due_at_once_max: int
+    alignment: AlignmentConfig
     tables_queue_max: int
     latency_s: float
     crash_share: float
@@ -84,7 +88,11 @@ def draw_setup(rng: Random) -> Setup:
         idempotency_ttl_s=3600.0 if faults.memory_loss else rng.choice((3.0, 8.0, 3600.0)),
         conflict_timeout_s=rng.choice((2.0, 30.0)),
         pending_requests_max=rng.randint(2, 6) if faults.bound else 10_000,
-        inbox_max=rng.choice((1, 4)),
+        inbox_records_max=rng.choice((1, 4, 2_000)),
+        due_at_once_max=rng.choice((2, 1_000, 1_000)),
+        alignment=AlignmentConfig(
+            apart_s=rng.choice((0.1, 2.0)), open_min=rng.choice((0, 3, 5_000)), open_max=20
+        ),
         tables_queue_max=rng.choice((1, 3, 64)),
         latency_s=rng.choice((0.002, 0.02, 0.1)),
         crash_share=rng.choice((0.0, 0.004, 0.02)) if faults.crash else 0.0,

@@ -13,6 +13,7 @@ from verifier.core.journal import Entry
 _SOURCES = tuple(Source)
 Place = tuple[Source, int]
 LAGGING_S = 8.0
+DUE_AT_ONCE = 100
 """Longer than what a worker knows of a topic's end may be old."""
 
 
@@ -142,6 +143,8 @@ class Watch:
         faults = self._setup.faults
         if last is None or entry.watermark <= last.watermark or faults.outage or faults.zombie:
             return  # what is journaled after a wait was concluded before it
+        if self._setup.due_at_once_max < DUE_AT_ONCE:
+            return  # it goes after the watermark step by step
         for source in _SOURCES:
             position = entry.positions[source]
             records = self._records[source, entry.partition]

@@ -8,7 +8,7 @@ died or was told to stop may still arrive, as with real servers.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from random import Random
 from typing import Any, Protocol, TypeVar
 
@@ -167,7 +167,9 @@ class RecordsLink(Link):
         topics = self._servers.topics
         return await self.call("kafka", "beginnings", lambda: topics.beginnings(partition), writes=False)
 
-    async def read(self, source: Source, partition: int, start: int, end: int) -> AsyncIterator[list[Record]]:
+    async def read(
+        self, source: Source, partition: int, start: int, end: int
+    ) -> AsyncGenerator[list[Record], None]:
         async def all_of_it() -> list[list[Record]]:
             return [batch async for batch in self._servers.topics.read(source, partition, start, end)]
 

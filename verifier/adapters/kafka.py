@@ -7,8 +7,8 @@ without a group, one for each read at most, so that reads never disturb one anot
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, TypeVar
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -180,10 +180,13 @@ class KafkaReader:
         beginnings = await guarded(consumer.beginning_offsets(tps), "beginning offsets", 10.0)
         return [beginnings[tp] for tp in tps]
 
-    async def read(self, source: Source, partition: int, start: int, end: int) -> AsyncIterator[list[Record]]:
+    async def read(
+        self, source: Source, partition: int, start: int, end: int
+    ) -> AsyncGenerator[list[Record], None]:
         """Read the offsets [start, end) that are still there, batch by batch."""
-        async for records in self._range(self._sources[source], partition, start, end):
-            yield records
+        async with aclosing(self._range(self._sources[source], partition, start, end)) as batches:
+            async for records in batches:
+                yield records
 
     async def fetch(self, partition: int, refs: Sequence[tuple[Source, int]]) -> list[Record | None]:
         """Return single records in the order asked; None where retention took one."""
@@ -197,7 +200,9 @@ class KafkaReader:
 
     # -- mechanics -----------------------------------------------------------------------------------------
 
-    async def _range(self, topic: str, partition: int, start: int, end: int) -> AsyncIterator[list[Any]]:
+    async def _range(
+        self, topic: str, partition: int, start: int, end: int
+    ) -> AsyncGenerator[list[Any], None]:
         if start < end:
             async with self._consumer() as consumer:
                 async for records in self._range_of(consumer, topic, partition, start, end):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -191,7 +191,9 @@ class Spool:
     async def beginnings(self, partition: int) -> list[int]:  # noqa: ARG002 - the port's
         return [0 for _ in Source]
 
-    async def read(self, source: Source, partition: int, start: int, end: int) -> AsyncIterator[list[Record]]:
+    async def read(
+        self, source: Source, partition: int, start: int, end: int
+    ) -> AsyncGenerator[list[Record], None]:
         for first in range(start, end, READ_RECORDS_MAX):
             refs = [(source, offset) for offset in range(first, min(end, first + READ_RECORDS_MAX))]
             records: list[Record] = [each for each in self._fetch(partition, refs) if each is not None]

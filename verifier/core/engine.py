@@ -85,6 +85,8 @@ class Engine:
         self._refed = [0 for _ in Source]
         self.positions = list(start) if start else [0 for _ in Source]
         self.n = -1
+        self.event_time = NEVER
+        """Everything due by this time is concluded: the watermark, unless more is due than is closed at once."""
 
     # -- input ---------------------------------------------------------------------------------------------
 
@@ -112,7 +114,7 @@ class Engine:
             reasons = self._rejected.setdefault(source, {})
             reasons[rejection.reason] = reasons.get(rejection.reason, 0) + 1
         self._ceiling = ceiling
-        self._strays += self.join.add(source, batch.start, batch.seen, self.watermark.value, ceiling=ceiling)
+        self._strays += self.join.add(source, batch.start, batch.seen, self.event_time, ceiling=ceiling)
         newest = max((seen.event.ts for seen in batch.seen), default=NEVER)
         self.watermark.observe(source, min(newest, ceiling), now)
 
@@ -130,7 +132,12 @@ class Engine:
         """Move event time on: `at_end` tells of each source whether it is read to its end."""
         for source, ended in enumerate(at_end):
             self.watermark.note_end(source, ended)
-        self.join.advance(self.watermark.advance(now))
+        self.event_time = self.join.advance(self.watermark.advance(now), self.event_time)
+
+    @property
+    def more_due(self) -> bool:
+        """Whether requests are due that the last `advance` left open for being too many: `conclude`, and come again."""
+        return self.event_time < self.watermark.value
 
     def finish(self) -> None:
         """Close everything, strays that are still to be asked for too: the end of a window of the past."""
@@ -147,15 +154,15 @@ class Engine:
     def open(self, stray: Seen) -> None:
         """Take a stray of which the store knows nothing."""
         duplicates = self.join.duplicates[stray.source]
-        self.join.open(stray, self.watermark.value, ceiling=self._ceiling)
+        self.join.open(stray, self.event_time, ceiling=self._ceiling)
         if self._is_refed(stray):
             self.join.duplicates[stray.source] = duplicates
 
     def recall(self, resolved: Resolved, stray: Seen) -> None:
         """Take a stray whose request had been forgotten: `resolved` is what the journal says of it."""
-        self.join.recall(resolved, self.n + 1, max(self.watermark.value, resolved.outcome.ts))
+        self.join.recall(resolved, self.n + 1, max(self.event_time, resolved.outcome.ts))
         if not self._is_refed(stray):
-            self.join.open(stray, self.watermark.value)
+            self.join.open(stray, self.event_time)
 
     def _is_refed(self, stray: Seen) -> bool:
         """Whether a former owner has read and journaled it: then what became of it is journaled, too."""
@@ -241,7 +248,7 @@ class Engine:
             claims = [replace(claim, revises=True) for claim in claims]
         self._claims += claims
         newest = min(seen[-1].event.ts, self._ceiling)
-        self.join.settle(resolved, self.n + 1, max(self.watermark.value, newest))
+        self.join.settle(resolved, self.n + 1, max(self.event_time, newest))
 
     def entry(self, findings: Findings, *, worker: str, at: float, published_n: int, epoch: str) -> Entry:
         """Make the next journal entry of findings; its conflicts are still to be filled in."""
@@ -256,7 +263,7 @@ class Engine:
             keep_n=self.join.keep_n(self.n + 1),
             published_n=published_n,
             pending=self.join.pending,
-            watermark=self.watermark.value if self.watermark.value != NEVER else 0.0,
+            watermark=self.event_time if self.event_time != NEVER else 0.0,
             verified_through=self.verified_through,
             max_ts=tuple(ts if ts != NEVER else 0.0 for ts in self.watermark.max_ts),
             resolved=findings.resolved,
@@ -274,7 +281,7 @@ class Engine:
     def verified_through(self) -> float:
         """Event time up to which every request read has its verdict."""
         oldest = self.join.oldest_open_ts()
-        watermark = 0.0 if self.watermark.value == NEVER else self.watermark.value
+        watermark = 0.0 if self.event_time == NEVER else self.event_time
         return watermark if oldest is None else min(watermark, oldest)
 
     # -- recovery ------------------------------------------------------------------------------------------
@@ -290,6 +297,7 @@ class Engine:
         watermark = last.watermark or NEVER
         max_ts = [ts or NEVER for ts in last.max_ts]
         self.watermark.restore(watermark, max_ts)
+        self.event_time = watermark
         newest = max(max_ts, default=NEVER)
         self.join.forget_until(newest)
         if newest != NEVER:

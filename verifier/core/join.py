@@ -32,9 +32,9 @@ Every input is possible in every state where the table names it; nothing else ca
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import deque
 from collections.abc import Container, Iterable, Sequence
+from math import nextafter
 
 from verifier.core.events import Edge, Response, Seen, Source
 from verifier.core.outcome import Resolved
@@ -50,8 +50,8 @@ from verifier.core.requests import (
     JoinConfig,
     OpenRequest,
     Reopening,
-    Run,
 )
+from verifier.core.runs import Run, Runs
 from verifier.core.timeline import Timeline
 
 __all__ = ["Closing", "Join", "JoinConfig", "Reopening"]
@@ -72,7 +72,7 @@ class Join:
         self._stray_ids: set[str] = set()
         self._timers = Timeline()
         self._ages = Timeline()
-        self._runs: list[list[Run]] = [[] for _ in Source]
+        self._runs = Runs()
         self._closing: dict[str, tuple[OpenRequest, bool]] = {}
         self._reopening: dict[str, dict[int, Seen]] = {}
         self.duplicates = [0 for _ in Source]
@@ -94,8 +94,7 @@ class Join:
         A stray is the first record seen of its request and not newer than what may have been forgotten: its request
         may have been judged. Pass it to `open` once the store says that it was not, else to `recall`.
         """
-        run = Run(first)
-        self._runs[source].append(run)
+        run = self._runs.begin(source, first)
         forgotten_ts = self._forgotten_ts
         strays: list[Seen] = []
         is_open, keep = self._open.get, self._keep
@@ -133,7 +132,7 @@ class Join:
         elif request.knows(seen.digest):
             self.duplicates[seen.source] += 1
             return
-        self._keep(request, seen, self._run_of(seen), ceiling)
+        self._keep(request, seen, self._runs.run_of(seen), ceiling)
 
     def recall(self, resolved: Resolved, n: int, closed_at: float) -> None:
         """Take a judged and forgotten request back; what was taken for its first records came after its verdict."""
@@ -155,15 +154,6 @@ class Join:
     def strays_taken(self) -> None:
         """Note that the strays are being asked for: until then, further records of their requests join them."""
         self._stray_ids.clear()
-
-    def _run_of(self, seen: Seen) -> Run:
-        """The run of offsets that a record was read with."""
-        runs = self._runs[seen.source]
-        at = bisect_right(runs, seen.offset, key=lambda run: run.first)
-        if not at:
-            runs.insert(0, Run(seen.offset))
-            return runs[0]
-        return runs[at - 1]
 
     def _new(self, seen: Seen, watermark: float, ceiling: float) -> OpenRequest:
         request_id = seen.event.request_id
@@ -250,11 +240,21 @@ class Join:
 
     # -- time --------------------------------------------------------------------------------------------
 
-    def advance(self, watermark: float) -> None:
-        """Close what the watermark has passed, forget what was held long enough, and keep within the bounds."""
+    def advance(self, watermark: float, event_time: float = float("-inf")) -> float:
+        """Move event time on from `event_time`, which was reached last, towards `watermark`.
+
+        That closes what is due by it, forgets what was held long enough, and keeps within the bounds.
+
+        Only so much is closed at once. Returns the event time that was reached: it is `watermark` unless more is due.
+        """
         timers, is_open = self._timers, self._open.get
         timer = timers.first()
+        due_left = self._config.due_at_once_max
         while timer is not None and timer[0] <= watermark:
+            if due_left <= 0 and timer[0] > event_time:
+                watermark = nextafter(timer[0], event_time)
+                break
+            due_left -= 1
             timers.pop()
             due, request_id = timer
             request = is_open(request_id)
@@ -264,6 +264,7 @@ class Join:
         self.keep_within_bound()
         self._forget(watermark)
         self._tidy()
+        return watermark
 
     def keep_within_bound(self) -> None:
         """Close the oldest requests beyond the bound."""
@@ -304,9 +305,7 @@ class Join:
             self._timers.keep(self._is_due)
         if len(self._ages) > most:
             self._ages.replace((request.first_ts, request_id) for request_id, request in self._open.items())
-        for runs in self._runs:
-            if len(runs) > most:
-                runs[:] = [run for run in runs if run.open]
+        self._runs.tidy(most)
 
     def _is_due(self, timer: tuple[float, str]) -> bool:
         request = self._open.get(timer[1])
@@ -372,12 +371,7 @@ class Join:
 
     def safe_offsets(self, positions: Sequence[int]) -> tuple[int, ...]:
         """For each source the offset below which no open request needs a record; `positions` are read next."""
-        safe = []
-        for runs, position in zip(self._runs, positions, strict=True):
-            done = next((at for at, run in enumerate(runs) if run.open), len(runs))
-            del runs[:done]
-            safe.append(runs[0].first if runs else position)
-        return tuple(safe)
+        return self._runs.safe_offsets(positions)
 
     def keep_n(self, current: int) -> int:
         """Number of the oldest journal entry whose requests are still held, at most `current`."""

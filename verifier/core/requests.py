@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from verifier.core.events import Seen
 from verifier.core.outcome import EventRef, Resolved
+from verifier.core.runs import Run
 
 # The parts of a request that have been seen, as bits of `OpenRequest.mask`.
 EDGE_MAIN, EDGE_SHADOW, RESPONSE_MAIN, RESPONSE_SHADOW, EDGE_CANARY, RESPONSE_CANARY, EXCUSED = (
@@ -23,7 +24,10 @@ _SCANNED_MAX = 16  # records of a request among which a digest is looked for one
 
 
 class JoinConfig(Struct, frozen=True, kw_only=True):
-    """How long and how much the join keeps. Durations in seconds of event time; bounds for each partition."""
+    """How long and how much the join keeps. Durations in seconds of event time; bounds for each partition.
+
+    `due_at_once_max`: how many requests are closed at once because of the time; judging them keeps all else waiting.
+    """
 
     join_timeout_s: float = 30.0
     write_settle_s: float = 2.0
@@ -32,22 +36,13 @@ class JoinConfig(Struct, frozen=True, kw_only=True):
     closed_hold_s: float = 60.0
     closed_requests_max: int = 200_000
     pending_requests_max: int = 500_000
+    due_at_once_max: int = 1_000
 
     @property
     def needed(self) -> int:
         """Bits of the parts that a mirrored request must show."""
         bits = EDGE_MAIN | EDGE_SHADOW if self.expect_edge else 0
         return bits | (RESPONSE_MAIN | RESPONSE_SHADOW if self.expect_responses else 0)
-
-
-class Run:
-    """A run of offsets read from one source at once, with the number of its records still needed."""
-
-    __slots__ = ("first", "open")
-
-    def __init__(self, first: int) -> None:
-        self.first = first
-        self.open = 0
 
 
 class OpenRequest:

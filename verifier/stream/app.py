@@ -39,10 +39,12 @@ class AppConfig(Struct, frozen=True, kw_only=True):
 class Callbacks(Struct, frozen=True, kw_only=True):
     """What the application calls: with a batch, with the partitions it now owns, for what may be committed.
 
+    `wanted`: whether more of a partition is to be fetched; it is asked from another thread, before each fetch.
     `revoking`: the group takes all partitions away for now; `assigned` follows, unless the group has lost us.
     """
 
     deliver: Callable[[Source, int, Sequence[Record]], Awaitable[None]]
+    wanted: Callable[[Source, int], bool]
     revoking: Callable[[], None]
     assigned: Callable[[set[int]], Awaitable[None]]
     committable: Callable[[Source, int], int | None]
@@ -82,7 +84,10 @@ def build_app(config: AppConfig, callbacks: Callbacks) -> tuple[faust.App, LiveT
     def committable(tp: TP) -> int | None:
         return callbacks.committable(source_of[tp.topic], tp.partition)
 
-    transport = batch_transport(config.sources, committable, callbacks.revoking)
+    def wanted(tp: TP) -> bool:
+        return callbacks.wanted(source_of[tp.topic], tp.partition)
+
+    transport = batch_transport(config.sources, committable, callbacks.revoking, wanted)
     app.transport = transport(app.conf.broker_consumer, app)
     tables = LiveTables(app, partitions=config.partitions)
     app.producer.buffer.max_messages = CHANGES_WAITING_MAX

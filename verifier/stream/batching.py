@@ -31,6 +31,8 @@ THREAD_STOP_S = 1.0
 FETCH_WAIT_MS = 100
 COMMIT_WITHIN_S = 5.0
 LEAVE_WITHIN_S = 2.0
+ASK_AGAIN_S = 0.05
+"""How long a fetch waits at most while some partitions are not wanted: soon they may be."""
 _log = structlog.get_logger(__name__)
 
 
@@ -83,8 +85,17 @@ class PatientThread(driver.AIOKafkaConsumerThread):
         """Hand out what was fetched, waiting for it at most `timeout` seconds; sources' records as they were read."""
         if not self.consumer.flow_active:
             return {}
-        topics = cast(BatchConsumer, self.consumer).source_topics
-        return await fetched(consumer, active_partitions, timeout or 0.0, max_records, topics)
+        source_consumer, timeout_s = type(cast(BatchConsumer, self.consumer)), timeout or 0.0
+        topics, partitions = source_consumer.source_topics, active_partitions
+        if partitions:
+            wanted = source_consumer.wanted
+            partitions = {tp for tp in partitions if tp.topic not in topics or wanted(tp)}
+            if len(partitions) < len(active_partitions):
+                timeout_s = min(timeout_s, ASK_AGAIN_S)
+            if not partitions:
+                await asyncio.sleep(timeout_s)
+                return {}
+        return await fetched(consumer, partitions, timeout_s, max_records, topics)
 
     async def _commit(self, offsets: Mapping[TP, int]) -> bool:
         """Commit what is still ours, and say whether that was done: what was not will be with a later commit."""
@@ -119,12 +130,14 @@ class PatientThread(driver.AIOKafkaConsumerThread):
 class BatchConsumer(driver.Consumer):
     """Yields one message for each partition of a fetch, and commits what the application says.
 
-    `revoking` is called as soon as the group takes our partitions away, be it to hand them back.
+    `revoking` is called as soon as the group takes our partitions away, be it to hand them back. A source partition
+    that is not `wanted` is not fetched for now; what was fetched of it stays with the client.
     """
 
     source_topics: ClassVar[frozenset[str]] = frozenset()
     committable: ClassVar[Committable] = staticmethod(lambda tp: None)
     revoking: ClassVar[Callable[[], None]] = staticmethod(lambda: None)
+    wanted: ClassVar[Callable[[TP], bool]] = staticmethod(lambda tp: True)
 
     def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
         self._confirmed: dict[TP, int] = {}
@@ -221,13 +234,17 @@ class BatchConsumer(driver.Consumer):
 
 
 def batch_transport(
-    source_topics: Iterable[str], committable: Committable, revoking: Callable[[], None] = lambda: None
+    source_topics: Iterable[str],
+    committable: Committable,
+    revoking: Callable[[], None] = lambda: None,
+    wanted: Callable[[TP], bool] = lambda tp: True,
 ) -> type[Any]:
-    """Return a transport class for one application: its source topics, and what of them may be committed."""
+    """Return a transport class for one application: its source topics, what of them may be committed, or fetched."""
     told = {
         "source_topics": frozenset(source_topics),
         "committable": staticmethod(committable),
         "revoking": staticmethod(revoking),
+        "wanted": staticmethod(wanted),
     }
     consumer = type("SourceBatchConsumer", (BatchConsumer,), told)
     return type("BatchTransport", (driver.Transport,), {"Consumer": consumer})

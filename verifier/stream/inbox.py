@@ -1,86 +1,119 @@
-"""The fetch batches that wait for a partition worker: a bounded queue that is taken from in portions."""
+"""The fetch batches that wait for a partition worker: bounded for each source, and taken from in portions.
+
+Nobody waits to put something in: the consumer asks `wants` before it fetches. What it had fetched by then is still
+taken, up to `OVERFULL` times the bounds; what comes beyond is dropped. It is in Kafka, to be read by offset.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
+from verifier.core.events import Source
 from verifier.stream.codec import Record
 from verifier.stream.partition_config import Incoming
 
+OVERFULL = 8
+
+
+class _Waiting:
+    """What waits of one source: batches with their arrival number and bytes."""
+
+    def __init__(self) -> None:
+        self.batches: deque[tuple[int, int, Incoming]] = deque()
+        self.records = 0
+        self.bytes = 0
+
 
 class Inbox:
-    """Batches in the order they came. What is not taken any more is dropped: it is in Kafka, to be read by offset."""
+    """Batches of the five sources, each source's in order."""
 
-    def __init__(self, batches_max: int) -> None:
-        self._batches_max = batches_max
-        self._batches: deque[Incoming] = deque()
-        self._room = asyncio.Event()
+    def __init__(self, records_max: int, bytes_max: int) -> None:
+        self._records_max = records_max
+        self._bytes_max = bytes_max
+        self._waiting = [_Waiting() for _ in Source]
         self._there = asyncio.Event()
+        self._arrivals = 0
         self._closed = False
-        self._dropping = False
 
-    def qsize(self) -> int:
-        """Number of batches."""
-        return len(self._batches)
+    def wants(self, source: Source, times: int = 1) -> bool:
+        """Whether there is room for more of a source. May be asked from another thread."""
+        waiting = self._waiting[source]
+        within = waiting.records < times * self._records_max and waiting.bytes < times * self._bytes_max
+        return within and not self._closed
 
-    def empty(self) -> bool:
-        """Whether there is none."""
-        return not self._batches
+    def has(self, source: Source) -> bool:
+        """Whether something of a source waits."""
+        return bool(self._waiting[source].batches)
 
-    async def put(self, batch: Incoming) -> None:
-        """Add a batch; waits while the inbox is full. Drops the batch when told to, and once it is closed."""
-        while self._full and not self._closed and not self._dropping:
-            self._room.clear()
-            await self._room.wait()
-        if not self._closed and not self._full:
-            self._batches.append(batch)
-            self._there.set()
+    def put(self, batch: Incoming) -> bool:
+        """Add a batch; returns whether there was room."""
+        if not self.wants(batch.source, OVERFULL):
+            return False
+        self._arrivals += 1
+        self._add(batch, self._arrivals, _bytes_of(batch.records), front=False)
+        self._there.set()
+        return True
 
-    @property
-    def _full(self) -> bool:
-        return len(self._batches) >= self._batches_max
+    def _add(self, batch: Incoming, arrival: int, bytes_there: int, *, front: bool) -> None:
+        waiting = self._waiting[batch.source]
+        (waiting.batches.appendleft if front else waiting.batches.append)((arrival, bytes_there, batch))
+        waiting.records += len(batch.records)
+        waiting.bytes += bytes_there
 
-    def drop_when_full(self, dropping: bool) -> None:
-        """Drop what there is no room for, instead of letting it wait, from now on or no more."""
-        self._dropping = dropping
-        if dropping:
-            self._room.set()
+    async def take(
+        self, records_max: int, bytes_max: int, wait_s: float, held: Container[Source] = ()
+    ) -> list[Incoming]:
+        """Take what is there, up to so many records and about so many bytes, first come, first taken.
 
-    async def take(self, records_max: int, bytes_max: int, wait_s: float) -> list[Incoming]:
-        """Take what is there, up to so many records and about so many bytes; waits for a first batch, at most `wait_s`.
-
-        A batch beyond the bounds is divided, and its rest stays in front.
+        What is of a source in `held` stays. Waits at most `wait_s` for something to come if there is nothing to take. A
+        batch beyond the bounds is divided, and its rest stays in front.
         """
-        if not self._batches:
+        if self._first(held) is None:
             self._there.clear()
             try:
                 await asyncio.wait_for(self._there.wait(), wait_s)
             except TimeoutError:
                 return []
         taken: list[Incoming] = []
-        while self._batches and records_max > 0 and bytes_max > 0:
-            batch = self._batches.popleft()
-            records = batch.records
-            bytes_there = _bytes_of(records)
-            fitting = min(len(records), records_max)
-            if bytes_there > bytes_max:
-                fitting = max(1, min(fitting, len(records) * bytes_max // bytes_there))
-            if fitting < len(records):
-                self._batches.appendleft(Incoming(batch.source, records[fitting:]))
-                batch = Incoming(batch.source, records[:fitting])
-            records_max -= fitting
+        while records_max > 0 and bytes_max > 0 and (source := self._first(held)) is not None:
+            batch, bytes_there = self._take_first(source, records_max, bytes_max)
+            records_max -= len(batch.records)
             bytes_max -= bytes_there
             taken.append(batch)
-        self._room.set()
         return taken
 
+    def _first(self, held: Container[Source]) -> Source | None:
+        """The source whose turn it is."""
+        heads = [
+            (self._waiting[source].batches[0][0], source)
+            for source in Source
+            if self._waiting[source].batches and source not in held
+        ]
+        return min(heads)[1] if heads else None
+
+    def _take_first(self, source: Source, records_max: int, bytes_max: int) -> tuple[Incoming, int]:
+        waiting = self._waiting[source]
+        arrival, bytes_there, batch = waiting.batches.popleft()
+        records = batch.records
+        waiting.records -= len(records)
+        waiting.bytes -= bytes_there
+        fitting = min(len(records), records_max)
+        if bytes_there > bytes_max:
+            fitting = max(1, min(fitting, len(records) * bytes_max // bytes_there))
+        if fitting == len(records):
+            return batch, bytes_there
+        taken_bytes = _bytes_of(records[:fitting])
+        self._add(Incoming(source, records[fitting:]), arrival, bytes_there - taken_bytes, front=True)
+        return Incoming(source, records[:fitting]), taken_bytes
+
     def close(self) -> None:
-        """Take nothing more, and let go of whoever waits to put something in."""
+        """Take nothing more."""
         self._closed = True
-        self._batches.clear()
-        self._room.set()
+        for waiting in self._waiting:
+            waiting.batches.clear()
+            waiting.records = waiting.bytes = 0
 
 
 def _bytes_of(records: Sequence[Record]) -> int:

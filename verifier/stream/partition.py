@@ -8,7 +8,8 @@ is derived from its last entries is derived again.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, aclosing
 
 import structlog
 from msgspec.structs import replace
@@ -24,7 +25,7 @@ from verifier.stream.codec import Codec, Record
 from verifier.stream.contests import Contests
 from verifier.stream.entries import made_smaller
 from verifier.stream.evidence import Evidence
-from verifier.stream.inbox import Inbox
+from verifier.stream.intake import Intake
 from verifier.stream.outputs import Outputs
 from verifier.stream.partition_config import Incoming, PartitionConfig, Ports
 from verifier.stream.patience import Patience
@@ -58,13 +59,12 @@ class PartitionWorker:
         self._outputs = outputs
         self._ports = ports
         self._config = config
-        self._inbox = Inbox(config.inbox_max)
         self._engine = make_engine(partition)
         self._raw: list[tuple[Source, Sequence[Record]]] = []
         self._safe: tuple[int, ...] = ()
         self._beginnings: tuple[int, ...] = ()
-        self._fed_at = 0.0
         self.progress = Progress(partition, tables=ports.tables, clock=ports.clock, stuck_s=config.stuck_s)
+        self.intake = Intake(partition, config, ports.clock, self.progress)
         self.turns = Turns(config.slice_records_max)
         self._care = Care(config.step_records_max)
         self.patience = Patience(partition, ports.clock, config.retry_s)
@@ -75,26 +75,9 @@ class PartitionWorker:
         self._publishing = Publishing(outputs, ports.publisher, *held)
         self._evidence = Evidence(partition, codec, ports, self._until_up)
         self._rereading = Rereading(partition, codec, outputs, ports.records, self._care, self.turns)
-        self._blocked: str | None = None
-        self.recovered = False
-
-    @property
-    def blocked(self) -> str | None:
+        self.blocked: str | None = None
         """What keeps the partition from going on, to be mended from outside."""
-        return self._blocked
-
-    @blocked.setter
-    def blocked(self, reason: str | None) -> None:
-        self._blocked = reason
-        self._inbox.drop_when_full(reason is not None)
-
-    async def put(self, source: Source, records: Sequence[Record]) -> None:
-        """Hand over a fetch batch; waits while the inbox is full, but for a blocked partition no other is to wait."""
-        await self._inbox.put(Incoming(source, records))
-
-    def close(self) -> None:
-        """Let go of whoever waits to hand something over."""
-        self._inbox.close()
+        self.recovered = False
 
     def note_ends(self, ends: Sequence[int]) -> None:
         """Note the next offset to be written in every source, as the broker has just said."""
@@ -119,18 +102,18 @@ class PartitionWorker:
 
     async def run(self) -> None:
         """Recover, then work until told to finish. Whatever goes wrong, the journal says where to take up again."""
-        first = True
+        lost = False
         while True:
             try:
                 await self._recover()
-                if not first:
-                    await self._catch_up()
-                first = False
-                self._fed_at = self._ports.clock.monotonic()
+                self.intake.begin()
+                if lost:
+                    await self._make_up([source for source in Source if not self.intake.has(source)])
                 while True:
-                    await self._work(await self._take())
-                    if self._left_behind():
-                        await self._catch_up(alone=False)
+                    self.progress.doing = "waiting for records"
+                    await self._work(await self.intake.take(self._engine))
+                    if left_behind := self.intake.left_behind(self._engine):
+                        await self._make_up(left_behind)
             except Finished:
                 return
             except Fenced as fenced:
@@ -149,39 +132,54 @@ class PartitionWorker:
                 self.blocked = f"failed: {name}; the log has the details"
                 self._care.failed()
                 await self._ports.clock.sleep(self._config.retry_s * 2 ** min(self._care.failures, 4))
-            self.recovered, first = False, False
+            self.recovered, lost = False, True
 
-    def _left_behind(self) -> bool:
-        """Whether the sources have had more for a while, and nothing of it comes."""
-        quiet_s = min(self._ports.clock.monotonic(), self.progress.ends.noted_at) - self._fed_at
-        return self._inbox.empty() and self.progress.lag > 0 and quiet_s > self._config.stall_s
-
-    async def _catch_up(self, *, alone: bool = True) -> None:
+    async def _make_up(self, sources: Iterable[Source]) -> None:
         """Read what the consumer will not hand over: lost with a failed step, or dropped by it over a rebalance.
 
-        Unless `alone`, only until it hands over something: what lies before that is read in any case.
+        Of each source only until the consumer hands over something: what lies before that is read in any case.
         """
         ends = (await self._until_up(lambda: self._ports.records.ends([self.partition])))[self.partition]
-        self._fed_at = self._ports.clock.monotonic()
-        for source in Source:
-            await self._read_apart(source, self._engine.positions[source], ends[source], alone=alone)
+        async with AsyncExitStack() as stack:
+            left: dict[Source, AsyncGenerator[Sequence[Record], None]] = {}
+            for source in sources:
+                chunks = self._chunks(source, self._engine.positions[source], ends[source])
+                left[source] = await stack.enter_async_context(aclosing(chunks))
+            while waiting := left.keys() - self.intake.held(self._engine):
+                source = self.intake.furthest_behind(waiting)
+                chunk = await anext(left[source], None)
+                if chunk is None:
+                    self._pass_over(source, ends[source])
+                if chunk is None or self.intake.has(source):
+                    del left[source]
+                else:
+                    await self._step_with_care(source, chunk)
 
-    async def _read_apart(self, source: Source, start: int, end: int, *, alone: bool = True) -> None:
+    async def _read_apart(self, source: Source, start: int, end: int) -> None:
         """Read the offsets [start, end) apart from the consumer, and work through them step by step."""
-        async for records in self._ports.records.read(source, self.partition, start, end):
-            at = 0
-            while at < len(records):
-                if not alone and not self._inbox.empty():
-                    return
-                chunk = records[at : at + self._care.records_max]
-                self._care.begin(source, chunk)
-                await self.turns.next()
-                await self._step([Incoming(source, chunk)])
-                self._care.passed()
-                at += len(chunk)
-        if (
-            position := self._engine.positions[source]
-        ) < end:  # the rest holds no record: markers of transactions
+        async with aclosing(self._chunks(source, start, end)) as chunks:
+            async for chunk in chunks:
+                await self._step_with_care(source, chunk)
+        self._pass_over(source, end)
+
+    async def _chunks(self, source: Source, start: int, end: int) -> AsyncGenerator[Sequence[Record], None]:
+        async with aclosing(self._ports.records.read(source, self.partition, start, end)) as batches:
+            async for records in batches:
+                at = 0
+                while at < len(records):
+                    chunk = records[at : at + self._care.records_max]
+                    yield chunk
+                    at += len(chunk)
+
+    async def _step_with_care(self, source: Source, chunk: Sequence[Record]) -> None:
+        self._care.begin(source, chunk)
+        await self.turns.next()
+        await self._step([Incoming(source, chunk)])
+        self._care.passed()
+
+    def _pass_over(self, source: Source, end: int) -> None:
+        """Take what is left of a source up to `end` for read: it holds no record but markers of transactions."""
+        if (position := self._engine.positions[source]) < end:
             self._feed_slice(Slice(source=source, start=position, end=end, seen=()))
 
     async def replay(self, steps: AsyncIterable[Sequence[Incoming]]) -> None:
@@ -194,16 +192,10 @@ class PartitionWorker:
             await self._step(batches)
         self._engine.finish()
         await self._step(())
-        while self._contests.found:
+        while self._contests.found or self._engine.more_due:
             await self._step(())
 
     # -- one step ------------------------------------------------------------------------------------------
-
-    async def _take(self) -> list[Incoming]:
-        """Wait for batches, at most for a tick; take what is there, as far as one step goes."""
-        self.progress.doing = "waiting for records"
-        bounds = self._config.step_records_max, self._config.step_bytes_max
-        return await self._inbox.take(*bounds, self._config.tick_s)
 
     async def _work(self, batches: Sequence[Incoming]) -> None:
         """Do a step; what lies between a batch and what was read before it is read first, in steps of its own."""
@@ -226,7 +218,7 @@ class PartitionWorker:
     async def _step(self, batches: Sequence[Incoming]) -> None:
         for batch in batches:
             await self._feed(batch)
-            self._fed_at = self._ports.clock.monotonic()
+            self.intake.fed(batch.source)
         self.progress.doing = "judging"
         now = self._ports.clock.monotonic()
         self._engine.advance(now, self.progress.ends.reached(self._engine.positions, now))
@@ -238,7 +230,7 @@ class PartitionWorker:
             await self._persist(findings)
         if self._contests.found:  # what its claims have brought about
             await self._persist(self._engine.conclude())
-        await self._contests.watch(self._engine.watermark.value)
+        await self._contests.watch(self._engine.event_time)
         await self._appending.watch(self._engine.n, now)
         self.progress.stands(self._engine)
         self._raw.clear()
@@ -260,6 +252,7 @@ class PartitionWorker:
             for rejection in rejections:
                 self._outputs.reject(self.partition, by_offset[rejection.offset], rejection)
         self._raw.append((source, records))
+        self.intake.note(source, seen)
         self._feed_slice(Slice(source=source, start=start, end=end, seen=seen, rejections=rejections))
 
     def _feed_slice(self, batch: Slice) -> None:
@@ -343,7 +336,7 @@ class PartitionWorker:
             self.progress.journaled(part.positions)
             await self._derive(offset, part)
             self.progress.doing = "making claims"
-            await self._contests.claim(part.claims, self._engine.watermark.value)
+            await self._contests.claim(part.claims, self._engine.event_time)
 
     async def _derive(self, offset: int, entry: Entry) -> None:
         """Bring an entry that is in the journal to everything derived from it."""

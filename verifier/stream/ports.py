@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -57,7 +57,9 @@ class Records(Protocol):
         """Return the first offset kept of every source."""
         ...
 
-    def read(self, source: Source, partition: int, start: int, end: int) -> AsyncIterator[list[Record]]:
+    def read(
+        self, source: Source, partition: int, start: int, end: int
+    ) -> AsyncGenerator[list[Record], None]:
         """Read the offsets [start, end) that are still there, batch by batch."""
         ...
 

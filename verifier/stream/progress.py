@@ -49,7 +49,7 @@ class Progress:
 
     def stands(self, engine: Engine) -> None:
         """Note where the partition stands between steps: within one, requests are closed that are not journaled yet."""
-        watermark = engine.watermark.value
+        watermark = engine.event_time
         self._standing = Status(
             pending=engine.join.pending,
             lag=0,

@@ -160,6 +160,7 @@ class Worker:
     async def _one_life(self) -> None:
         callbacks = Callbacks(
             deliver=self._deliver,
+            wanted=self._wanted,
             revoking=self._hold,
             assigned=self._joined,
             committable=self._committable,
@@ -213,7 +214,7 @@ class Worker:
         """
         for worker, _ in self._partitions.values():
             worker.turns.finish()
-            worker.close()
+            worker.intake.close()
         settled = asyncio.create_task(self._settled.wait())
         waiting = {settled, *(task for _, task in self._partitions.values())}
         _, late = await asyncio.wait(waiting, timeout=self._config.finish_s)
@@ -263,7 +264,12 @@ class Worker:
     async def _deliver(self, source: Source, partition: int, records: Sequence[Record]) -> None:
         held = self._partitions.get(partition)
         if held is not None:
-            await held[0].put(source, records)
+            held[0].intake.put(source, records)
+
+    def _wanted(self, source: Source, partition: int) -> bool:
+        """Whether more is to be fetched; asked from the consumer's thread."""
+        held = self._partitions.get(partition)
+        return held is not None and held[0].intake.wants(source)
 
     def _committable(self, source: Source, partition: int) -> int | None:
         held = self._partitions.get(partition)
@@ -288,7 +294,7 @@ class Worker:
         """Stop the workers of partitions that are no longer ours, start those of new ones."""
         for partition in sorted(set(self._partitions) - partitions):
             worker, task = self._partitions.pop(partition)
-            worker.close()
+            worker.intake.close()
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             if not self._stopping.is_set():

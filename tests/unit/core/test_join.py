@@ -377,7 +377,7 @@ def test_memory_follows_the_open_requests_though_the_watermark_stands_still() ->
         bench.closed()
         bench.at(TS - 100)
     join = bench.join
-    assert max(len(join._timers), len(join._ages), *(len(runs) for runs in join._runs)) < 1_100
+    assert max(len(join._timers), len(join._ages), *(len(runs) for runs in join._runs._of)) < 1_100
     assert bench.safe == by_source(main_responses=4_000, shadow_responses=4_000)
     assert bench.at(TS + TIMEOUT_S - 1).closed() == ["open"]
 
@@ -404,6 +404,32 @@ def test_a_run_of_offsets_is_needed_as_a_whole() -> None:
     assert join.safe_offsets([21, 6, 6, 0, 0]) == (10, 6, 6, 0, 0)
     join.advance(TS + TIMEOUT_S)
     assert join.safe_offsets([21, 6, 6, 0, 0]) == (21, 6, 6, 0, 0)
+
+
+def test_only_so_much_is_closed_at_once_in_the_order_of_time_and_event_time_says_how_far_that_was() -> None:
+    bench = Bench(join_timeout_s=TIMEOUT_S, due_at_once_max=2)
+    for n in (4, 2, 0, 3, 1):
+        bench.add(edge(f"r{n}", ts=TS + n))
+    watermark, reached, closed = TS + TIMEOUT_S + 3.5, NEVER, []
+    times = []
+    while reached < watermark:
+        reached = bench.join.advance(watermark, reached)
+        times.append(reached)
+        closed.append(bench.closed())
+    assert closed == [["r0", "r1"], ["r2", "r3"]]
+    assert TS + TIMEOUT_S + 1 < times[0] < TS + TIMEOUT_S + 2 and times[1] == watermark
+    assert bench.join.pending == 1
+
+
+def test_of_requests_due_at_the_same_time_none_is_said_to_be_through_before_all_are() -> None:
+    bench = Bench(join_timeout_s=TIMEOUT_S, due_at_once_max=2)
+    for n in range(5):
+        bench.add(edge(f"r{n}", ts=TS))
+    assert bench.join.advance(TS + TIMEOUT_S, NEVER) < TS + TIMEOUT_S
+    assert len(bench.closed()) == 2
+    # what is due by the time already reached is not put off any more
+    assert bench.join.advance(TS + TIMEOUT_S, TS + TIMEOUT_S) == TS + TIMEOUT_S
+    assert len(bench.closed()) == 3
 
 
 def test_a_source_without_open_records_is_safe_to_where_it_was_read() -> None:
