@@ -199,7 +199,7 @@ def check_counts(bench: Bench) -> None:
         assert all(safe <= at for safe, at in zip(after.safe, after.positions, strict=True))
 
 
-CONFIG = {"join_timeout_s": 30.0, "write_settle_s": 2.0, "closed_hold_s": 60.0}
+CONFIG = {"join_timeout_s": 30.0, "write_settle_s": 2.0, "closed_hold_s": 60.0, "unfolded_requests_max": 2}
 randoms = st.integers(0, 2**32).map(Random)  # a failure is one number to run again
 
 

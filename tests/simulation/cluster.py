@@ -277,6 +277,7 @@ class Process:
             closed_hold_s=setup.closed_hold_s,
             pending_requests_max=setup.pending_requests_max,
             due_at_once_max=setup.due_at_once_max,
+            unfolded_requests_max=2,
         )
         self._lives += 1
         watermark = _Watched(

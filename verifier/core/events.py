@@ -2,6 +2,9 @@
 
 Every event is a frozen value decoded straight from a Kafka record. Bodies, headers and row images stay raw JSON
 (`msgspec.Raw`): two equal raw texts are equal, so most of them are never parsed.
+
+The tags tell the kinds of events apart in the text that waiting records are folded into (`folding`); a response's is
+also the version that its record states.
 """
 
 from __future__ import annotations
@@ -45,7 +48,7 @@ SIDES_OF_SOURCE: dict[Source, tuple[str, ...]] = {
 }
 
 
-class Edge(Struct, frozen=True, kw_only=True, tag=False, gc=False):
+class Edge(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="v", tag=2, gc=False):
     """One NGINX log line about one side of a request; numbers already normalised (absent is None)."""
 
     request_id: str
@@ -56,8 +59,8 @@ class Edge(Struct, frozen=True, kw_only=True, tag=False, gc=False):
     status: int | None = None
     upstream_status: int | None = None
     upstream_addr: str | None = None
-    upstream_time_s: float | None = None
-    request_time_s: float | None = None
+    upstream_time_s: int | float | None = None
+    request_time_s: int | float | None = None
     bytes_sent: int | None = None
     host: str | None = None
     user_id: str | None = None
@@ -68,7 +71,7 @@ class Edge(Struct, frozen=True, kw_only=True, tag=False, gc=False):
     route: str | None = None
 
 
-class Response(Struct, frozen=True, kw_only=True, tag_field="v", tag=1, gc=False):
+class Response(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="v", tag=1, gc=False):
     """One response as a backend or a capturing proxy gave it; most are decoded straight into this.
 
     `headers` and `body` are raw JSON; `UNSET` means the record has no such field. `capture_gap` names what the
@@ -94,7 +97,7 @@ class Response(Struct, frozen=True, kw_only=True, tag_field="v", tag=1, gc=False
     route: str | None = None
 
 
-class Write(Struct, frozen=True, kw_only=True, gc=False):
+class Write(Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="v", tag=3, gc=False):
     """One row-level write a backend made.
 
     `key` is the canonical text of the row's primary key: a string as it is, a number in JSON form, an object as
@@ -120,7 +123,7 @@ class Write(Struct, frozen=True, kw_only=True, gc=False):
 Event = Edge | Response | Write
 
 
-class Seen(Struct, frozen=True, kw_only=True, gc=False):
+class Seen(Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """An event with its place in the log and the hash of its content.
 
     `digest` is a 64-bit hash of the record's content: equal digests of one request are one event read twice.

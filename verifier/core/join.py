@@ -45,18 +45,19 @@ from verifier.core.requests import (
     INFINITY,
     MAIN_PARTS,
     RESPONSE_BIT,
+    STALE_MIN,
+    UNANNOUNCED,
     ClosedRequest,
     Closing,
     JoinConfig,
     OpenRequest,
     Reopening,
+    Unfolded,
 )
 from verifier.core.runs import Run, Runs
 from verifier.core.timeline import Timeline
 
 __all__ = ["Closing", "Join", "JoinConfig", "Reopening"]
-
-_STALE_MIN = 1024  # heap entries that are not worth tidying
 
 
 class Join:
@@ -73,6 +74,7 @@ class Join:
         self._timers = Timeline()
         self._ages = Timeline()
         self._runs = Runs()
+        self._unfolded = Unfolded(self._open, self._runs.run_of, config.unfolded_requests_max)
         self._closing: dict[str, tuple[OpenRequest, bool]] = {}
         self._reopening: dict[str, dict[int, Seen]] = {}
         self.duplicates = [0 for _ in Source]
@@ -114,10 +116,14 @@ class Join:
                     self._stray_ids.add(request_id)
                     continue
                 request = self._new(seen, watermark, ceiling)
-            elif request.knows(seen.digest):
-                self.duplicates[source] += 1
-                continue
+            else:
+                if not request.in_line:
+                    self._unfolded.add(request_id, request)
+                if request.knows(seen.digest):
+                    self.duplicates[source] += 1
+                    continue
             keep(request, seen, run, ceiling)
+        self._unfolded.shrink()
         return strays
 
     def open(self, seen: Seen, watermark: float, *, ceiling: float = float("inf")) -> None:
@@ -129,19 +135,22 @@ class Join:
                 self._add_to_closed(request_id, seen)
                 return
             request = self._new(seen, watermark, ceiling)
-        elif request.knows(seen.digest):
-            self.duplicates[seen.source] += 1
-            return
+        else:
+            if not request.in_line:
+                self._unfolded.add(request_id, request)
+            if request.knows(seen.digest):
+                self.duplicates[seen.source] += 1
+                return
         self._keep(request, seen, self._runs.run_of(seen), ceiling)
+        self._unfolded.shrink()
 
     def recall(self, resolved: Resolved, n: int, closed_at: float) -> None:
         """Take a judged and forgotten request back; what was taken for its first records came after its verdict."""
         request_id = resolved.outcome.request_id
         if request_id in self._closed:
             return
-        request = self._open.get(request_id)
-        if request is not None:
-            self._close(request_id, request)
+        if request_id in self._open:
+            self._close(request_id, self._open[request_id])
         closing = self._closing.pop(request_id, None)
         self.settle(resolved, n, closed_at)
         for seen in closing[0].seen if closing is not None else ():
@@ -159,14 +168,15 @@ class Join:
         request_id = seen.event.request_id
         request = self._open[request_id] = OpenRequest(seen.event.ts, watermark)
         self._set_deadline(request, request_id, ceiling)
-        self._ages.push((seen.event.ts, request_id))
+        self._ages.push(seen.event.ts, request_id)
+        self._unfolded.add(request_id, request)
         return request
 
     def _set_deadline(self, request: OpenRequest, request_id: str, ceiling: float) -> None:
         deadline = max(min(request.first_ts, ceiling), request.floor) + self._config.join_timeout_s
         if deadline < request.deadline:
             request.deadline = deadline
-            self._timers.push((deadline, request_id))
+            self._timers.push(deadline, request_id)
 
     def _add_to_closed(self, request_id: str, seen: Seen) -> None:
         closing = self._closing.get(request_id)
@@ -194,13 +204,11 @@ class Join:
         elif ts < request.first_ts:
             request.first_ts = ts
             self._set_deadline(request, event.request_id, ceiling)
-            self._ages.push((ts, event.request_id))
+            self._ages.push(ts, event.request_id)
         if isinstance(event, Response):
             request.mask |= RESPONSE_BIT[side]
-            announced = event.writes
-            if announced is None:
-                pass
-            elif side == "main":
+            announced = UNANNOUNCED if event.writes is None else event.writes
+            if side == "main":
                 request.announced_main = max(request.announced_main, announced)
             elif side != "reference":
                 request.announced_other = max(request.announced_other, announced)
@@ -234,7 +242,7 @@ class Join:
                 settle_at = max(request.last_ts, request.floor) + self._config.write_settle_s
                 if settle_at != request.settle_at:
                     request.settle_at = settle_at
-                    self._timers.push((settle_at, request_id))
+                    self._timers.push(settle_at, request_id)
                 return
         request.settle_at = INFINITY
 
@@ -281,6 +289,7 @@ class Join:
 
     def _close(self, request_id: str, request: OpenRequest, *, bound_hit: bool = False) -> None:
         del self._open[request_id]
+        self._unfolded.remove(request)
         for run in request.runs:
             run.open -= 1
         self._closing[request_id] = (request, bound_hit)
@@ -300,7 +309,7 @@ class Join:
 
     def _tidy(self) -> None:
         """Drop what is stale in the heaps and runs once it is most of them: their size follows the open requests."""
-        most = 4 * len(self._open) + _STALE_MIN
+        most = 4 * len(self._open) + STALE_MIN
         if len(self._timers) > most:
             self._timers.keep(self._is_due)
         if len(self._ages) > most:
@@ -321,11 +330,10 @@ class Join:
     def take_reopening(self) -> list[Reopening]:
         """Hand over the closed requests that got new records. Each must come back through `settle`."""
         reopening, self._reopening = self._reopening, {}
+        closed = self._closed
         return [
-            Reopening(
-                request_id=request_id, resolved=self._closed[request_id].resolved, seen=tuple(seen.values())
-            )
-            for request_id, seen in reopening.items()
+            Reopening(request_id=i, resolved=closed[i].resolved, seen=tuple(seen.values()))
+            for i, seen in reopening.items()
         ]
 
     def settle(self, resolved: Resolved, n: int, closed_at: float) -> None:
@@ -359,14 +367,12 @@ class Join:
 
     def _oldest(self) -> str | None:
         ages = self._ages
-        age = ages.first()
-        while age is not None:
+        while (age := ages.first()) is not None:
             ts, request_id = age
             request = self._open.get(request_id)
             if request is not None and request.first_ts == ts:
                 return request_id
             ages.pop()
-            age = ages.first()
         return None
 
     def safe_offsets(self, positions: Sequence[int]) -> tuple[int, ...]:

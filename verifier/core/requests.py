@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct
 
 from verifier.core.events import Seen
+from verifier.core.folding import fold, unfold
 from verifier.core.outcome import EventRef, Resolved
 from verifier.core.runs import Run
 
@@ -20,6 +22,7 @@ CANARY = EDGE_CANARY | RESPONSE_CANARY
 MAIN_PARTS = EDGE_MAIN | RESPONSE_MAIN
 UNANNOUNCED = -1
 INFINITY = float("inf")
+STALE_MIN = 1024  # stale items that are not worth tidying
 _SCANNED_MAX = 16  # records of a request among which a digest is looked for one by one; beyond, by a set
 
 
@@ -27,6 +30,7 @@ class JoinConfig(Struct, frozen=True, kw_only=True):
     """How long and how much the join keeps. Durations in seconds of event time; bounds for each partition.
 
     `due_at_once_max`: how many requests are closed at once because of the time; judging them keeps all else waiting.
+    Of the open requests about `unfolded_requests_max` hold their records as they were read, the older ones as text.
     """
 
     join_timeout_s: float = 30.0
@@ -37,6 +41,7 @@ class JoinConfig(Struct, frozen=True, kw_only=True):
     closed_requests_max: int = 200_000
     pending_requests_max: int = 500_000
     due_at_once_max: int = 1_000
+    unfolded_requests_max: int = 500
 
     @property
     def needed(self) -> int:
@@ -49,6 +54,7 @@ class OpenRequest:
     """An open request. What main's side announced and wrote is kept apart from the new system's (`other`).
 
     `floor` is the watermark at its opening: event time that had passed then does not count against it.
+    Once it has been `folded` into a text it has no `seen` and `runs`, until it is unfolded; see `Unfolded`.
     """
 
     __slots__ = (
@@ -58,6 +64,8 @@ class OpenRequest:
         "digests",
         "first_ts",
         "floor",
+        "folded",
+        "in_line",
         "last_ts",
         "mask",
         "runs",
@@ -69,6 +77,8 @@ class OpenRequest:
 
     def __init__(self, ts: float, floor: float) -> None:
         self.seen: list[Seen] = []
+        self.folded: bytes | None = None
+        self.in_line = False
         self.digests: set[int] | None = None
         self.runs: list[Run] = []
         self.mask = 0
@@ -98,6 +108,65 @@ class OpenRequest:
             self.digests.add(seen.digest)
         elif len(self.seen) > _SCANNED_MAX:
             self.digests = {known.digest for known in self.seen}
+
+    def fold(self) -> None:
+        """Hold the records as a text, unless they are many: unfolding has to be cheap whenever one is added."""
+        if self.digests is None:
+            self.folded = fold(self.seen)
+            del self.seen, self.runs
+
+    def unfold(self, run_of: Callable[[Seen], Run]) -> None:
+        """Hold the records as they were read."""
+        if self.folded is not None:
+            self.seen = unfold(self.folded)
+            self.runs = [run_of(seen) for seen in self.seen]
+            self.folded = None
+
+
+class Unfolded:
+    """The open requests whose records are held as they were read; beyond `most` the oldest of them are folded.
+
+    Those that wait for what will not come soon are many and get nothing new; the others are folded rarely, if ever.
+    """
+
+    __slots__ = ("_line", "_most", "_number", "_open", "_run_of")
+
+    def __init__(self, is_open: Mapping[str, OpenRequest], run_of: Callable[[Seen], Run], most: int) -> None:
+        self._open = is_open
+        self._run_of = run_of
+        self._most = most
+        self._line: deque[str] = deque()
+        self._number = 0
+
+    def add(self, request_id: str, request: OpenRequest) -> None:
+        """Put an open request at the end of the line, ready for another record."""
+        request.unfold(self._run_of)
+        request.in_line = True
+        self._line.append(request_id)
+        self._number += 1
+
+    def remove(self, request: OpenRequest) -> None:
+        """Note that a request is open no more; it is left as it was read."""
+        request.unfold(self._run_of)
+        if request.in_line:
+            request.in_line = False
+            self._number -= 1
+
+    def shrink(self) -> None:
+        """Keep within the bound."""
+        line = self._line
+        while self._number > self._most:
+            request = self._open.get(line.popleft())
+            if request is not None and request.in_line:
+                request.in_line = False
+                self._number -= 1
+                request.fold()
+        if len(line) > 4 * self._number + STALE_MIN:  # most have been closed
+            in_line = [i for i in line if (request := self._open.get(i)) is not None and request.in_line]
+            self._line = deque(dict.fromkeys(in_line))
+
+    def __len__(self) -> int:
+        return len(self._line)
 
 
 class ClosedRequest:

@@ -12,43 +12,51 @@ Item = tuple[float, str]
 class Timeline:
     """A priority queue of (time, request id): a line for what comes in order, a heap for the rest."""
 
-    __slots__ = ("_line", "_others")
+    __slots__ = ("_ids", "_others", "_times")
 
     def __init__(self) -> None:
-        self._line: deque[Item] = deque()
+        # the line's times and ids apart: a tuple for each item would take four times the memory
+        self._times: deque[float] = deque()
+        self._ids: deque[str] = deque()
         self._others: list[Item] = []
 
     def __len__(self) -> int:
-        return len(self._line) + len(self._others)
+        return len(self._times) + len(self._others)
 
-    def push(self, item: Item) -> None:
+    def push(self, ts: float, request_id: str) -> None:
         """Add an item."""
-        line = self._line
-        if not line or line[-1] <= item:
-            line.append(item)
+        times = self._times
+        if not times or times[-1] < ts or (times[-1] == ts and self._ids[-1] <= request_id):
+            times.append(ts)
+            self._ids.append(request_id)
         else:
-            heapq.heappush(self._others, item)
+            heapq.heappush(self._others, (ts, request_id))
 
     def first(self) -> Item | None:
         """The earliest item, None when there is none."""
-        line, others = self._line, self._others
-        if not others:
-            return line[0] if line else None
-        return others[0] if not line or others[0] < line[0] else line[0]
+        times, others = self._times, self._others
+        if not times:
+            return others[0] if others else None
+        item = times[0], self._ids[0]
+        return others[0] if others and others[0] < item else item
 
     def pop(self) -> None:
         """Drop the earliest item."""
-        line, others = self._line, self._others
-        if others and (not line or others[0] < line[0]):
+        others = self._others
+        if others and others[0] == self.first():
             heapq.heappop(others)
         else:
-            line.popleft()
+            self._times.popleft()
+            self._ids.popleft()
 
     def keep(self, is_wanted: Callable[[Item], bool]) -> None:
         """Drop the items that are not wanted."""
-        self.replace([item for item in (*self._line, *self._others) if is_wanted(item)])
+        line = zip(self._times, self._ids, strict=True)
+        self.replace([item for item in (*line, *self._others) if is_wanted(item)])
 
     def replace(self, items: Iterable[Item]) -> None:
         """Hold these items instead."""
-        self._line = deque(sorted(items))
+        in_order = sorted(items)
+        self._times = deque([ts for ts, _ in in_order])
+        self._ids = deque([request_id for _, request_id in in_order])
         self._others = []

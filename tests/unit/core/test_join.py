@@ -377,6 +377,7 @@ def test_memory_follows_the_open_requests_though_the_watermark_stands_still() ->
         bench.closed()
         bench.at(TS - 100)
     join = bench.join
+    assert len(join._unfolded) < 1_100
     assert max(len(join._timers), len(join._ages), *(len(runs) for runs in join._runs._of)) < 1_100
     assert bench.safe == by_source(main_responses=4_000, shadow_responses=4_000)
     assert bench.at(TS + TIMEOUT_S - 1).closed() == ["open"]
@@ -501,3 +502,44 @@ def _with_id(event: Any, request_id: str) -> Any:
     return type(event)(
         **{**{name: getattr(event, name) for name in event.__struct_fields__}, "request_id": request_id}
     )
+
+
+# -- folding ---------------------------------------------------------------------------------------------------------
+
+
+def unfolded(join: Join) -> list[str]:
+    return [request_id for request_id, request in join._open.items() if request.folded is None]
+
+
+def test_beyond_the_bound_the_oldest_requests_hold_their_records_as_text() -> None:
+    bench = Bench(unfolded_requests_max=2).add(*(edge(f"r{n}") for n in range(5)))
+    assert unfolded(bench.join) == ["r3", "r4"]
+    bench.add(response("r1"))
+    assert unfolded(bench.join) == ["r1", "r4"]
+
+
+@pytest.mark.parametrize("unfolded_max", range(4))
+def test_what_closes_has_the_records_that_were_read(unfolded_max: int) -> None:
+    made = [(*pair(f"r{n}", writes=1), write(f"r{n}"), write(f"r{n}", "shadow")) for n in range(4)]
+    read = [made[n][part] for part in range(6) for n in range(4)]
+    bench, plain = Bench(unfolded_requests_max=unfolded_max), Bench()
+    for record in read:
+        bench.add(record, record)
+        plain.add(record, record)
+        assert bench.closing() == plain.closing()
+    assert bench.join.take_counts() == plain.join.take_counts()
+    assert bench.safe == plain.safe == bench.join.safe_offsets(bench.positions)
+
+
+def test_a_folded_request_holds_its_offsets_back_and_lets_go_of_them() -> None:
+    bench = Bench(unfolded_requests_max=0).add(edge("a"), edge("b"), *pair("c"), response("a"), response("b"))
+    assert (bench.safe[Source.EDGE], bench.safe[Source.MAIN_RESPONSES]) == (0, 1)
+    bench.add(edge("a", "shadow"), response("a", "shadow"))
+    assert (bench.safe[Source.EDGE], bench.safe[Source.MAIN_RESPONSES]) == (1, 2)
+
+
+def test_a_request_of_many_records_stays_as_it_was_read() -> None:
+    """Each further record would have all of them unfolded."""
+    bench = Bench(unfolded_requests_max=1).add(*(write("many", seq=n) for n in range(17)))
+    bench.add(*(edge(f"r{n}") for n in range(3)))
+    assert unfolded(bench.join) == ["many", "r2"]

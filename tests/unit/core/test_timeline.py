@@ -19,7 +19,7 @@ def test_items_come_out_as_of_one_heap(seed: int, disorder: float) -> None:
         if rng.random() < 0.6:
             at = float(rng.randrange(300)) if rng.random() < disorder else float(step)
             item = (at, f"r{rng.randrange(5)}")
-            timeline.push(item)
+            timeline.push(*item)
             heapq.heappush(heap, item)
         elif heap:
             assert timeline.first() == heapq.heappop(heap)
@@ -34,9 +34,9 @@ def test_items_come_out_as_of_one_heap(seed: int, disorder: float) -> None:
 
 def test_what_replaces_is_ordered() -> None:
     timeline = Timeline()
-    timeline.push((5.0, "gone"))
+    timeline.push(5.0, "gone")
     timeline.replace([(3.0, "b"), (1.0, "a")])
     assert timeline.first() == (1.0, "a")
-    timeline.push((2.0, "c"))
+    timeline.push(2.0, "c")
     timeline.pop()
     assert timeline.first() == (2.0, "c")
