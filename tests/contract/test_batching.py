@@ -43,6 +43,7 @@ def test_the_version_is_the_one_this_was_written_for() -> None:
         ("_new_offset", ["self", "tp"]),
         ("_filter_tps_with_pending_acks", ["self", "topics"]),
         ("perform_seek", ["self"]),
+        ("verify_event_path", ["self", "now", "tp"]),
         ("ack", ["self", "message"]),
     ],
 )
@@ -104,16 +105,38 @@ async def consumer_with() -> AsyncIterator[NewConsumer]:
         consumer._thread.thread_loop.close()
 
 
-async def test_a_fetch_of_a_source_is_one_message_and_of_a_changelog_one_each(
+async def test_a_fetch_of_the_sources_is_one_message_and_of_a_changelog_one_each(
     consumer_with: NewConsumer,
 ) -> None:
     batch = [record(5), record(6), record(9)]
     changes = [SimpleNamespace(**vars(record(n)), key=b"k", value=b"v", headers=(), checksum=0, serialized_key_size=1,
                                serialized_value_size=1) for n in (1, 2)]  # fmt: skip
-    consumer = consumer_with({SOURCE: batch, CHANGELOG: changes}, {})
+    more = [record(2)]
+    consumer = consumer_with({SOURCE: batch, CHANGELOG: changes, OTHER: more}, {})
     got = [(tp, message) async for tp, message in consumer.getmany(1.0)]
-    assert [(tp, message.offset) for tp, message in got] == [(SOURCE, 9), (CHANGELOG, 1), (CHANGELOG, 2)]
-    assert got[0][1].value is batch
+    assert [(tp, message.offset) for tp, message in got] == [(CHANGELOG, 1), (CHANGELOG, 2), (SOURCE, 9)]
+    value: Any = got[2][1].value
+    assert value == [(SOURCE, batch), (OTHER, more)] and value[0][1] is batch
+
+
+async def test_records_read_before_are_handed_on_again_for_faust_drops_messages_by_their_offset(
+    consumer_with: NewConsumer,
+) -> None:
+    consumer = consumer_with({SOURCE: [record(5)], OTHER: [record(90)]}, {})
+    consumer._read_offset[SOURCE] = 41
+    [(tp, message)] = [each async for each in consumer.getmany(1.0)]
+    assert (tp, message.offset) == (SOURCE, 41)
+
+
+async def test_faust_does_not_watch_partitions_of_sources_whose_messages_it_does_not_see(
+    consumer_with: NewConsumer,
+) -> None:
+    consumer = consumer_with({}, {})
+    watched: list[TP] = []
+    consumer._thread.verify_event_path = lambda _now, tp: watched.append(tp)  # type: ignore[method-assign, assignment]
+    for tp in (SOURCE, OTHER, CHANGELOG):
+        consumer.verify_event_path(0.0, tp)
+    assert watched == [CHANGELOG]
 
 
 async def test_nothing_is_handed_on_while_the_flow_is_stopped(consumer_with: NewConsumer) -> None:

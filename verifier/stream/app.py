@@ -95,8 +95,8 @@ def build_app(config: AppConfig, callbacks: Callbacks) -> tuple[faust.App, LiveT
 
     async def join(stream: Any) -> None:
         async for event in stream.noack().events():
-            message = event.message
-            await callbacks.deliver(source_of[message.topic], message.partition, message.value)
+            for tp, records in event.message.value:
+                await callbacks.deliver(source_of[tp.topic], tp.partition, records)
             event.ack()
 
     app.agent(topic, name="join")(join)

@@ -1,7 +1,7 @@
 """A Faust transport that hands on whole fetch batches of the source topics.
 
 Faust costs its overhead for each *event*: asyncio tasks, a Message, an Event, an ack. So this transport yields one
-super-message for each topic partition of a fetch: `value` is the list of the client's records, `offset` the last one's.
+super-message for a fetch: `value` is a list of (topic partition, the client's records).
 Other topics (table changelogs) go through Faust's own path. Which offset may be committed is not deduced from acks
 either: the partition workers say it, from what the join still needs.
 
@@ -11,7 +11,7 @@ Private API of faust-streaming 0.15.3 is used here and nowhere else; `tests/cont
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from time import monotonic
 from typing import Any, ClassVar, cast
 
@@ -44,7 +44,7 @@ class BatchSchema(Schema[Any, Any]):
         return None
 
     def loads_value(self, app: Any, message: Any, *, loads: Any = None, serializer: Any = None) -> Any:
-        """The list of records."""
+        """The lists of records by topic partition."""
         return message.value
 
 
@@ -128,7 +128,7 @@ class PatientThread(driver.AIOKafkaConsumerThread):
 
 
 class BatchConsumer(driver.Consumer):
-    """Yields one message for each partition of a fetch, and commits what the application says.
+    """Yields one message for each fetch, and commits what the application says.
 
     `revoking` is called as soon as the group takes our partitions away, be it to hand them back. A source partition
     that is not `wanted` is not fetched for now; what was fetched of it stays with the client.
@@ -180,7 +180,7 @@ class BatchConsumer(driver.Consumer):
         return self._confirmed.get(tp) != offset
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, Any]]:
-        """Fetch, and yield each source partition's records as one message."""
+        """Fetch, and yield all that it brings of the sources as one message."""
         records, active = await self._wait_next_records(timeout)
         generation = self.app.consumer_generation_id
         if not records or self.should_stop:
@@ -188,23 +188,39 @@ class BatchConsumer(driver.Consumer):
         if not self.flow_active:
             await self.perform_seek()
             return
+        of_sources: list[tuple[TP, Sequence[Any]]] = []
         for tp, batch in records.items():
-            if not self.flow_active or self.app.consumer_generation_id != generation:
-                return
             if not batch or (active is not None and tp not in active and tp not in self._buffered_partitions):
                 continue
-            if tp.topic not in self.source_topics:
-                for record in batch:
-                    yield tp, self._to_message(tp, record)
+            if tp.topic in self.source_topics:
+                of_sources.append((tp, batch))
                 continue
-            last = batch[-1]
-            yield (
-                tp,
-                ConsumerMessage(
-                    tp.topic, tp.partition, last.offset, last.timestamp / 1000, last.timestamp_type, None, None,
-                    cast(Any, batch), None, 0, len(batch), tp, generation_id=generation,
-                ),
-            )  # fmt: skip
+            for record in batch:
+                if not self.flow_active or self.app.consumer_generation_id != generation:
+                    return
+                yield tp, self._to_message(tp, record)
+        if of_sources and self.flow_active and self.app.consumer_generation_id == generation:
+            yield self._super_message(of_sources, generation)
+
+    def _super_message(self, batches: list[tuple[TP, Sequence[Any]]], generation: int) -> tuple[TP, Any]:
+        """One message for all: each takes several turns of the event loop, with the work of others in between.
+
+        It goes under the name of the first partition, and is never to be dropped as one that was read before: that is
+        told apart record by record.
+        """
+        tp, batch = batches[0]
+        last = batch[-1]
+        offset = max(last.offset, self._read_offset[tp] or 0)
+        message = ConsumerMessage(
+            tp.topic, tp.partition, offset, last.timestamp / 1000, last.timestamp_type, None, None,
+            cast(Any, batches), None, 0, len(batch), tp, generation_id=generation,
+        )  # fmt: skip
+        return tp, message
+
+    def verify_event_path(self, now: float, tp: TP) -> None:
+        """Look after the partitions whose messages Faust sees; whether a source stands still, its worker tells."""
+        if tp.topic not in self.source_topics:
+            super().verify_event_path(now, tp)
 
     def ack(self, message: Any) -> bool:
         """Let go of a message; for source topics this says nothing about what may be committed."""
