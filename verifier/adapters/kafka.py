@@ -27,6 +27,8 @@ MESSAGE_BYTES_MAX = 32 * 1024 * 1024
 FETCH_BYTES_MAX = 8 * 1024 * 1024
 ENTRY_BYTES_MAX = 30 * 1024 * 1024
 FAILURES_MAX = 3
+SENT_TOGETHER_MAX = 100
+"""Messages handed to the client under one time limit: it makes a task and a timer, which cost more than the handing."""
 
 
 class KafkaWriter:
@@ -67,12 +69,18 @@ class KafkaWriter:
 
     async def _publish(self, messages: Sequence[Message]) -> None:
         producer = await self._started()
-        futures = [
-            await guarded(
-                producer.send(m.topic, m.value, key=m.key, partition=m.partition), f"publishing to {m.topic}"
-            )
-            for m in messages
-        ]
+        futures: list[asyncio.Future[Any]] = []
+
+        async def send(some: Sequence[Message]) -> None:
+            for message in some:
+                futures.append(
+                    await producer.send(
+                        message.topic, message.value, key=message.key, partition=message.partition
+                    )
+                )
+
+        for start in range(0, len(messages), SENT_TOGETHER_MAX):
+            await guarded(send(messages[start : start + SENT_TOGETHER_MAX]), "publishing")
         await guarded(asyncio.gather(*futures), "publishing")
 
     async def stop(self) -> None:

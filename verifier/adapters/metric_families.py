@@ -176,7 +176,9 @@ class HistogramFamily(Family):
 
         A negative duration (two clocks that disagree) counts as 0; one that is not finite is left out.
         """
-        ordered = sorted(value for value in values_s if math.isfinite(value))
+        ordered = sorted(values_s)
+        if not math.isfinite(sum(ordered)):  # one of them is not, or all together are too much
+            ordered = sorted(value for value in ordered if math.isfinite(value))
         if not ordered:
             return
         cumulative = [bisect_right(ordered, limit) for limit in self._limits]

@@ -92,15 +92,20 @@ def counted_of(outcome: Outcome) -> Counted:
         fields = tuple(seen)
     of_status = _CLASS_OF_STATUS.get
     return Counted(
-        tuple([(f.side, of_status(f.status, "other"), _latency_us(f.latency_s)) for f in outcome.sides]),
+        tuple(
+            [
+                (
+                    facts.side,
+                    of_status(facts.status, "other"),
+                    int(latency_s * 1e6 + 0.5)
+                    if (latency_s := facts.latency_s) is not None and 0 <= latency_s < _LATENCY_MAX_S
+                    else None,
+                )
+                for facts in outcome.sides
+            ]
+        ),
         fields,
     )
-
-
-def _latency_us(latency_s: float | None) -> int | None:
-    if latency_s is None or not 0 <= latency_s < _LATENCY_MAX_S:
-        return None
-    return int(latency_s * 1e6 + 0.5)
 
 
 class Counts:
@@ -132,12 +137,13 @@ class Counts:
         self._shift(route, verdict, counted, 1)
 
     def _shift(self, route: str, verdict: str, counted: Counted, sign: int) -> None:
-        verdicts = self.verdicts
-        verdicts[route, verdict] = verdicts.get((route, verdict), 0) + sign
+        verdicts, key = self.verdicts, (route, verdict)
+        verdicts[key] = verdicts.get(key, 0) + sign
         for side, status, latency_us in counted.sides:
-            stat = self.sides.get((route, side, status))
+            answer = (route, side, status)
+            stat = self.sides.get(answer)
             if stat is None:
-                stat = self.sides[route, side, status] = SideStat(0, 0, [0] * LATENCY_BUCKETS)
+                stat = self.sides[answer] = SideStat(0, 0, [0] * LATENCY_BUCKETS)
             stat.n += sign
             if latency_us is not None:
                 stat.latency_sum_us += sign * latency_us

@@ -18,7 +18,7 @@ from msgspec import Struct
 from verifier.core.conflict import IDEMPOTENCY, order_of
 from verifier.core.counts import Counted, Counts, RecordCount, counted_of
 from verifier.core.journal import Entry, SourceCount
-from verifier.core.outcome import Claim, Conflict, Outcome, Resolved
+from verifier.core.outcome import Claim, Conflict, Outcome
 from verifier.core.storable import bounded_text
 
 UNVERSIONED = -1
@@ -156,8 +156,7 @@ def _take(delta: Delta, offset: int, entry: Entry) -> None:
     delta.watermark = max(delta.watermark, entry.watermark)
     delta.verified_through = max(delta.verified_through, entry.verified_through)
     _take_records(delta.counts, entry.counts)
-    for resolved in entry.resolved:
-        _take_resolved(delta, offset, entry.at, resolved)
+    _take_resolved(delta, offset, entry)
     _take_findings(delta.findings, entry)
     for claim in entry.claims:
         if claim.scope == IDEMPOTENCY:
@@ -174,33 +173,38 @@ def _take_records(counts: Counts, taken: Iterable[SourceCount]) -> None:
             counts.rejected[key] = counts.rejected.get(key, 0) + n
 
 
-def _take_resolved(delta: Delta, offset: int, at: float, resolved: Resolved) -> None:
-    outcome = resolved.outcome
-    route = bounded_text(outcome.route)
-    counted = counted_of(outcome)
-    delta.counts.count(route, outcome.verdict, counted, outcome.ts)
-    known = delta.rows.get(outcome.request_id)
-    if known is not None:  # revised within the batch: what it replaces is what this batch counted
-        delta.counts.take_back(known.route, known.outcome.verdict, known.counted)
-        known.outcome, known.route, known.counted = outcome, route, counted
-        known.rev, known.at = max(known.rev, resolved.rev), at
-        known.journal_offsets += (offset,)
-        return
-    replaced = None
-    if resolved.was is not None:
-        was = resolved.was
-        replaced = Stored(bounded_text(was.route), was.verdict, counted_of(was))
-        delta.counts.take_back(replaced.route, replaced.verdict, replaced.counted)
-    delta.rows[outcome.request_id] = Row(
-        outcome=outcome,
-        route=route,
-        counted=counted,
-        rev=resolved.rev,
-        journal_offsets=(offset,),
-        at=at,
-        fresh=resolved.rev == 0 and replaced is None,
-        replaced=replaced,
-    )
+def _take_resolved(delta: Delta, offset: int, entry: Entry) -> None:
+    counts, rows, at, offsets = delta.counts, delta.rows, entry.at, (offset,)
+    routes: dict[str, str] = {}  # there are few: each is bounded once an entry
+    for resolved in entry.resolved:
+        outcome = resolved.outcome
+        route = routes.get(outcome.route)
+        if route is None:
+            route = routes[outcome.route] = bounded_text(outcome.route)
+        counted = counted_of(outcome)
+        counts.count(route, outcome.verdict, counted, outcome.ts)
+        known = rows.get(outcome.request_id)
+        if known is not None:  # revised within the batch: what it replaces is what this batch counted
+            counts.take_back(known.route, known.outcome.verdict, known.counted)
+            known.outcome, known.route, known.counted = outcome, route, counted
+            known.rev, known.at = max(known.rev, resolved.rev), at
+            known.journal_offsets += offsets
+            continue
+        replaced = None
+        if resolved.was is not None:
+            was = resolved.was
+            replaced = Stored(bounded_text(was.route), was.verdict, counted_of(was))
+            counts.take_back(replaced.route, replaced.verdict, replaced.counted)
+        rows[outcome.request_id] = Row(
+            outcome=outcome,
+            route=route,
+            counted=counted,
+            rev=resolved.rev,
+            journal_offsets=offsets,
+            at=at,
+            fresh=resolved.rev == 0 and replaced is None,
+            replaced=replaced,
+        )
 
 
 def _take_findings(findings: dict[str, Finding], entry: Entry) -> None:

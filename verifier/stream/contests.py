@@ -174,6 +174,8 @@ class Contests:
 
     def _look(self, result: ClaimResult, claims: Sequence[Claim]) -> None:
         """Note the conflicts in the sets that claims were merged into."""
+        if not result.contested:
+            return
         by_place: dict[Place, list[Claim]] = {}
         contested = {(found.scope, found.key) for found in result.contested}
         for claim in claims:

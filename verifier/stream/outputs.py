@@ -177,8 +177,7 @@ class Outputs:
         requests: Counter[tuple[str, str]] = Counter()
         differences: Counter[tuple[str, str]] = Counter()
         ignored: Counter[tuple[str, str]] = Counter()
-        responses: Counter[tuple[str, str, int]] = Counter()
-        latencies: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+        answers: dict[tuple[str, str, int | None], list[float | None]] = {}
         joins: list[float] = []
         unsettled: Counter[tuple[str, str]] = Counter()
         revised: Counter[tuple[str, str]] = Counter()
@@ -188,31 +187,44 @@ class Outputs:
                 if was.verdict == outcome.verdict:
                     continue
                 revised[was.verdict, outcome.verdict] += 1
-            requests[outcome.route, outcome.verdict] += 1
+            else:
+                joins.append(now - outcome.ts)
+            route = outcome.route
+            requests[route, outcome.verdict] += 1
             for difference in outcome.differences:
-                differences[outcome.route, difference.kind] += 1
+                differences[route, difference.kind] += 1
             for difference in outcome.ignored:
-                ignored[outcome.route, difference.kind] += 1
+                ignored[route, difference.kind] += 1
             if outcome.reasons or outcome.missing:
                 unsettled.update(_unsettled(outcome))
-            if was is None:
-                joins.append(max(0.0, now - outcome.ts))
             for facts in outcome.sides:
                 if was is not None and facts in was.sides:
                     continue
-                if facts.status is not None:
-                    responses[facts.side, outcome.route, facts.status] += 1
-                if facts.latency_s is not None:
-                    latencies[facts.side, outcome.route].append(facts.latency_s)
+                answer = (facts.side, route, facts.status)
+                latencies = answers.get(answer)
+                if latencies is None:
+                    latencies = answers[answer] = []
+                latencies.append(facts.latency_s)
         self._metrics.add_requests(requests)
         self._metrics.add_revisions(revised)
         self._observe_unsettled(unsettled)
         self._metrics.add_differences(differences)
         self._metrics.add_ignored_differences(ignored)
-        self._metrics.add_responses(responses)
         self._metrics.observe_joins(joins)
+        self._observe_answers(answers)
+
+    def _observe_answers(self, answers: Mapping[tuple[str, str, int | None], Sequence[float | None]]) -> None:
+        """Count what the backends answered: latencies, None where no record tells, by (side, route, status)."""
+        responses: dict[tuple[str, str, int], int] = {}
+        latencies: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+        for (side, route, status), found in answers.items():
+            if status is not None:
+                responses[side, route, status] = len(found)
+            latencies[side, route] += [latency_s for latency_s in found if latency_s is not None]
+        self._metrics.add_responses(responses)
         for (side, route), values in latencies.items():
-            self._metrics.observe_latency(side, route, values)
+            if values:
+                self._metrics.observe_latency(side, route, values)
 
     def _observe_unsettled(self, counts: Mapping[tuple[str, str], int]) -> None:
         metrics = self._metrics
