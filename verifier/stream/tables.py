@@ -19,12 +19,14 @@ from verifier.stream.ports import Clock, Journal, Position, Status, Store
 _log = structlog.get_logger(__name__)
 GROUP_REQUESTS_MAX = 5_000
 CATCH_UP_ENTRIES = 200
+WRITING_AT_ONCE_MAX = 4
+"""Partitions written at once; PostgreSQL's other connections are for who asks."""
 RESURFACED_MAX = 10_000
 STATUS_EVERY_S = 0.5
 
 
 class TablesWriter:
-    """Applies journal entries to the store, one task for all partitions of a worker."""
+    """Applies journal entries to the store, each partition's in their order."""
 
     def __init__(
         self, store: Store, journal: Journal, clock: Clock, *, queue_max: int = 64, retry_s: float = 0.5
@@ -40,6 +42,7 @@ class TablesWriter:
         self._resurfaced: defaultdict[int, dict[str, None]] = defaultdict(dict)
         self._changed = asyncio.Event()
         self._room = asyncio.Condition()
+        self._turns = asyncio.Semaphore(WRITING_AT_ONCE_MAX)
         self.waiting = False
         self.blocked: str | None = None
 
@@ -144,10 +147,12 @@ class TablesWriter:
             _log.warning("tables_not_drained", queued=self.queued)
 
     async def write_all(self) -> None:
-        """Write everything queued now."""
-        for partition in list(self._queues):
-            while self._queues.get(partition):
-                await self._write(partition)
+        """Write everything queued now, some partitions at once: most of the time it takes is waiting for answers."""
+        while filled := [partition for partition, queue in self._queues.items() if queue]:
+            written = await asyncio.gather(*map(self._write_in_turn, filled), return_exceptions=True)
+            for failure in written:
+                if failure is not None:
+                    raise failure
         for partition, status in list(self._statuses.items()):
             if self._is_news(partition, status):
                 await self._tell(partition, status)
@@ -166,6 +171,11 @@ class TablesWriter:
         except DependencyDown as down:
             await self._wait(down)
             self._changed.set()
+
+    async def _write_in_turn(self, partition: int) -> None:
+        async with self._turns:
+            if self._queues.get(partition):  # it may have been given up meanwhile
+                await self._write(partition)
 
     async def _write(self, partition: int) -> None:
         queue = self._queues[partition]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
@@ -9,6 +10,7 @@ from typing import Any, cast
 import pytest
 import structlog
 
+from tests.contract.journal_entries import entry
 from verifier.core.events import Source
 from verifier.core.journal import Entry
 from verifier.core.outcome import Claim, Claimant, Conflict
@@ -99,6 +101,33 @@ def test_requests_to_be_judged_again_beyond_their_bound_keep_their_verdict(
         writer._note_resurfaced(0, [f"r{n}" for n in range(5)])
     assert writer.take_resurfaced(0) == ["r0", "r1", "r2"]
     assert [log["event"] for log in logs] == ["resurfaced_not_judged_again"]
+
+
+async def test_partitions_are_written_some_at_once_and_each_in_order() -> None:
+    at_once: list[int] = []
+    writing: list[tuple[int, int]] = []
+
+    class Store(MemoryStore):
+        now = 0
+
+        async def apply(self, partition: int, entries: Any, *, lag: int | None = 0) -> tuple[str, ...]:
+            self.now += 1
+            at_once.append(self.now)
+            writing.append((partition, entries[0][1].n))
+            for _ in range(3):
+                await asyncio.sleep(0)
+            self.now -= 1
+            return ()
+
+    writer = TablesWriter(cast(Any, Store()), MemoryJournal(), VirtualClock())
+    for n in (0, 2):  # not consecutive: two writes for each partition
+        for partition in range(6):
+            await writer.put(partition, n, entry(n, partition=partition))
+    await writer.write_all()
+    assert max(at_once) == tables.WRITING_AT_ONCE_MAX == 4
+    assert sorted(writing) == [(partition, n) for partition in range(6) for n in (0, 2)]
+    assert all(writing.index((partition, 0)) < writing.index((partition, 2)) for partition in range(6))
+    assert writer.queued == 0
 
 
 class FaustTable:
