@@ -19,6 +19,7 @@ from verifier.core.journal import Entry
 from verifier.core.requests import ClosedRequest, OpenRequest
 from verifier.core.watermark import NEVER, Watermark
 from verifier.stream import contests, partition, recovery
+from verifier.stream.alignment import Alignment
 from verifier.stream.appending import Appending
 from verifier.stream.care import SET_ASIDE, Care
 from verifier.stream.codec import Codec, Record
@@ -324,3 +325,39 @@ def a_rejected_record_is_not_counted(patch: pytest.MonkeyPatch) -> None:
         real(self, msgspec.structs.replace(batch, rejections=()), now, **named)
 
     patch.setattr(Engine, "feed", feed)
+
+
+# -- what is read, and when --------------------------------------------------------------------------------------
+
+
+@mutant
+def what_the_consumer_dropped_is_passed_over(patch: pytest.MonkeyPatch) -> None:
+    async def skip(self: PartitionWorker, source: Source, start: int, end: int) -> None:
+        self._pass_over(source, end)
+
+    patch.setattr(PartitionWorker, "_read_apart", skip)
+
+
+@mutant
+def nobody_looks_for_what_was_never_handed_over(patch: pytest.MonkeyPatch) -> None:
+    async def leave_it(self: PartitionWorker, sources: Sequence[Source]) -> None:
+        pass
+
+    patch.setattr(PartitionWorker, "_make_up", leave_it)
+
+
+@mutant
+def sources_wait_for_one_that_is_at_its_end(patch: pytest.MonkeyPatch) -> None:
+    real = Alignment.held
+    patch.setattr(Alignment, "held", lambda self, _ends, pending: real(self, [False] * len(Source), pending))
+
+
+@mutant
+def more_is_due_than_event_time_tells(patch: pytest.MonkeyPatch) -> None:
+    real = Join.advance
+
+    def advance(self: Join, watermark: float, event_time: float = NEVER) -> float:
+        real(self, watermark, event_time)
+        return watermark
+
+    patch.setattr(Join, "advance", advance)
