@@ -41,7 +41,7 @@ class JoinConfig(Struct, frozen=True, kw_only=True):
     closed_requests_max: int = 200_000
     pending_requests_max: int = 500_000
     due_at_once_max: int = 1_000
-    unfolded_requests_max: int = 500
+    unfolded_requests_max: int = 5_000
 
     @property
     def needed(self) -> int:
