@@ -218,7 +218,7 @@ async def test_while_tables_are_away_work_piles_up_to_a_bound_only() -> None:
 
     apply = world.store.apply
     world.store.apply = away  # type: ignore[method-assign]
-    async with world.running(inbox_records_max=10) as worker:
+    async with world.running(inbox_records_max=10, counts_every_s=0.0) as worker:
         for n in range(30):
             world.produce(*pair(f"r{n}", time.time()))
             if worker.intake.wants(Source.EDGE):
@@ -252,3 +252,39 @@ async def test_idempotency_keys_are_claimed_unless_that_is_switched_off(claimed:
                 summary = await world.summary()
     assert summary["conflicts"] == (2 if claimed else 0)
     assert bool(world.store._keys) is claimed
+
+
+async def test_an_entry_that_tells_of_counts_alone_is_put_off_but_not_for_long() -> None:
+    world = StreamWorld(join_timeout_s=600.0)
+    async with world.running(counts_every_s=0.3) as worker:
+        for n in range(50):
+            world.produce(edge(f"r{n}", ts=time.time()))
+            await world.hand_over(worker)
+            await eventually("it is read", lambda n=n: worker._engine.positions[Source.EDGE] == n + 1)  # type: ignore[misc]
+        summary = await world.settled(0, pending=50)
+        took_at_most = len(await world.journal.read(0, 0))
+        assert summary["records"] == {0: 50}
+        world.produce(*pair("whole", time.time()))
+        await world.hand_over(worker)
+        await world.settled(1, pending=50)
+    assert took_at_most < 25  # 50 steps, each with something read
+
+
+async def test_what_is_to_be_told_is_told_at_once() -> None:
+    """Verdicts, rejected, late and repeated records wait for nothing."""
+    world = StreamWorld(join_timeout_s=600.0)
+    async with world.running(counts_every_s=3_600.0) as worker:
+        ts = time.time()
+        world.produce(*pair("a", ts))
+        await world.hand_over(worker)
+        await world.settled(1)
+        entries = len(await world.journal.read(0, 0))
+        for more in (
+            pair("a", ts)[0],  # the same record again
+            response("a", "shadow", ts=time.time() + 1, status=500),  # a late one
+            edge("b" * 600),  # to be rejected: no such id
+        ):
+            world.produce(more)
+            await world.hand_over(worker)
+            entries += 1
+            await eventually("it is journaled", lambda n=entries: len(world.journal._logs[0]) >= n)  # type: ignore[misc]

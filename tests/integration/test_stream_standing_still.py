@@ -69,7 +69,7 @@ async def test_a_long_step_gives_way_to_others() -> None:
     world = StreamWorld(join_timeout_s=0.5)
     for n in range(2_000):
         world.produce(*pair(f"r{n}", time.time()))
-    partition, tables = world.worker(slice_records_max=100, step_records_max=1_000)
+    partition, tables = world.worker(slice_records_max=100, step_records_max=1_000, counts_every_s=0.0)
     entries: list[int] = []
     tasks = [asyncio.create_task(partition.run()), asyncio.create_task(tables.run())]
     await world.hand_over(partition)

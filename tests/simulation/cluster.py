@@ -254,6 +254,7 @@ class Process:
             worker=self.name,
             tick_s=setup.tick_s,
             inbox_records_max=setup.inbox_records_max,
+            counts_every_s=setup.counts_every_s,
             alignment=setup.alignment,
             idempotency_ttl_s=setup.idempotency_ttl_s,
             conflict_timeout_s=setup.conflict_timeout_s,

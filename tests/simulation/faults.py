@@ -57,6 +57,7 @@ class Setup:
     pending_requests_max: int
     inbox_records_max: int
     due_at_once_max: int
+    counts_every_s: float
     alignment: AlignmentConfig
     tables_queue_max: int
     latency_s: float
@@ -90,6 +91,7 @@ def draw_setup(rng: Random) -> Setup:
         pending_requests_max=rng.randint(2, 6) if faults.bound else 10_000,
         inbox_records_max=rng.choice((1, 4, 2_000)),
         due_at_once_max=rng.choice((2, 1_000, 1_000)),
+        counts_every_s=rng.choice((0.0, 0.25, 3.0)),
         alignment=AlignmentConfig(
             apart_s=rng.choice((0.1, 2.0)), open_min=rng.choice((0, 3, 5_000)), open_max=20
         ),

@@ -132,6 +132,7 @@ class KafkaReader:
         self._journal_topic = journal_topic
         self._offsets: AIOKafkaConsumer | None = None
         self._places = PlacesReader(bootstrap)
+        self._entries = PlacesReader(bootstrap)  # a client that changes between topics asks for them anew
         self._lock = asyncio.Lock()
 
     # -- journal -------------------------------------------------------------------------------------------
@@ -140,8 +141,8 @@ class KafkaReader:
         """Return the journal's first offset kept and the next one to be written."""
         tp = TopicPartition(self._journal_topic, partition)
         consumer = await self._offsets_consumer()
-        first = await guarded(consumer.beginning_offsets([tp]), "journal")
-        end = await guarded(consumer.end_offsets([tp]), "journal")
+        asked = asyncio.gather(consumer.beginning_offsets([tp]), consumer.end_offsets([tp]))
+        first, end = await guarded(asked, "journal")
         return first[tp], end[tp]
 
     async def read_journal(self, partition: int, start: int, end: int | None) -> list[tuple[int, Entry]]:
@@ -168,7 +169,7 @@ class KafkaReader:
         """Return the entries at these offsets, in the order asked; None where retention took one."""
         first, _ = await self.tail(partition)
         kept = sorted({offset for offset in offsets if offset >= first})
-        records = await self._places.fetch([(self._journal_topic, partition, offset) for offset in kept])
+        records = await self._entries.fetch([(self._journal_topic, partition, offset) for offset in kept])
         found = {r.offset: decode_entry(r.value) for r in records if r is not None and r.value}
         return [found.get(offset) for offset in offsets]
 
@@ -267,6 +268,7 @@ class KafkaReader:
     async def stop(self) -> None:
         """Close."""
         await self._places.stop()
+        await self._entries.stop()
         if self._offsets is not None:
             consumer, self._offsets = self._offsets, None
             await stopped(consumer)

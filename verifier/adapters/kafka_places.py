@@ -20,6 +20,8 @@ Place = tuple[str, int, int]
 CONSUMERS_MAX = 4
 FETCH_BYTES_MAX = 256 * 1024
 GAP_READ_MAX = 64
+FETCH_WAIT_MS = 10
+"""What is asked for is there; but the client fetches on from it, at a topic's end too, and who asks next waits."""
 _POLL_MS = 500
 
 
@@ -67,7 +69,7 @@ class PlacesReader:
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             max_partition_fetch_bytes=FETCH_BYTES_MAX,
-            fetch_max_wait_ms=100,
+            fetch_max_wait_ms=FETCH_WAIT_MS,
         )
         try:
             await guarded(consumer.start(), "connecting")
@@ -102,8 +104,8 @@ async def _read(consumer: AIOKafkaConsumer, places: Sequence[Place]) -> dict[Pla
 async def _begin(consumer: AIOKafkaConsumer, runs: dict[TopicPartition, deque[tuple[int, int]]]) -> None:
     """Seek to the first run of each partition; what retention took is passed over."""
     what = "offsets of records to read"
-    first = await guarded(consumer.beginning_offsets(list(runs)), what)
-    last = await guarded(consumer.end_offsets(list(runs)), what)
+    asked = asyncio.gather(consumer.beginning_offsets(list(runs)), consumer.end_offsets(list(runs)))
+    first, last = await guarded(asked, what)
     for tp in list(runs):
         end = runs[tp][-1][1]
         if last[tp] < end:

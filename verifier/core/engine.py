@@ -209,6 +209,12 @@ class Engine:
 
     # -- output --------------------------------------------------------------------------------------------
 
+    @property
+    def only_counts(self) -> bool:
+        """Whether there is nothing to conclude yet but how many records were read."""
+        told = self._finishing or self._resolved or self._rejected or self._failures
+        return not told and self.join.untouched
+
     def conclude(self) -> Findings:
         """Judge what closed, and hand over everything found since the last call."""
         if self._finishing:

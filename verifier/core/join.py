@@ -36,17 +36,14 @@ from collections import deque
 from collections.abc import Container, Iterable, Sequence
 from math import nextafter
 
-from verifier.core.events import Edge, Response, Seen, Source
+from verifier.core.events import Seen, Source
 from verifier.core.outcome import Resolved
 from verifier.core.requests import (
     CANARY,
-    EDGE_BIT,
     EXCUSED,
     INFINITY,
     MAIN_PARTS,
-    RESPONSE_BIT,
     STALE_MIN,
-    UNANNOUNCED,
     ClosedRequest,
     Closing,
     JoinConfig,
@@ -195,7 +192,7 @@ class Join:
 
     def _keep(self, request: OpenRequest, seen: Seen, run: Run, ceiling: float) -> None:
         event = seen.event
-        side, ts = event.side, event.ts
+        ts = event.ts
         request.take(seen)
         request.runs.append(run)
         run.open += 1
@@ -205,21 +202,7 @@ class Join:
             request.first_ts = ts
             self._set_deadline(request, event.request_id, ceiling)
             self._ages.push(ts, event.request_id)
-        if isinstance(event, Response):
-            request.mask |= RESPONSE_BIT[side]
-            announced = UNANNOUNCED if event.writes is None else event.writes
-            if side == "main":
-                request.announced_main = max(request.announced_main, announced)
-            elif side != "reference":
-                request.announced_other = max(request.announced_other, announced)
-        elif isinstance(event, Edge):
-            request.mask |= EDGE_BIT[side]
-            if event.shed or not event.sampled:
-                request.mask |= EXCUSED
-        elif side == "main":
-            request.writes_main += 1
-        elif side != "reference":
-            request.writes_other += 1
+        request.learn(event)
         self._consider(request, event.request_id)
 
     def _consider(self, request: OpenRequest, request_id: str) -> None:
@@ -354,6 +337,12 @@ class Join:
         return counts
 
     # -- state -------------------------------------------------------------------------------------------
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing has closed since it was last taken, nor repeated itself or come late."""
+        beyond = len(self._open) > self._config.pending_requests_max
+        return not (self._closing or self._reopening or self.late or any(self.duplicates) or beyond)
 
     @property
     def pending(self) -> int:

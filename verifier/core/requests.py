@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct
 
-from verifier.core.events import Seen
+from verifier.core.events import Edge, Event, Response, Seen
 from verifier.core.folding import fold, unfold
 from verifier.core.outcome import EventRef, Resolved
 from verifier.core.runs import Run
@@ -108,6 +108,25 @@ class OpenRequest:
             self.digests.add(seen.digest)
         elif len(self.seen) > _SCANNED_MAX:
             self.digests = {known.digest for known in self.seen}
+
+    def learn(self, event: Event) -> None:
+        """Note which part of the request has been seen, and what it says of others."""
+        side = event.side
+        if isinstance(event, Response):
+            self.mask |= RESPONSE_BIT[side]
+            announced = UNANNOUNCED if event.writes is None else event.writes
+            if side == "main":
+                self.announced_main = max(self.announced_main, announced)
+            elif side != "reference":
+                self.announced_other = max(self.announced_other, announced)
+        elif isinstance(event, Edge):
+            self.mask |= EDGE_BIT[side]
+            if event.shed or not event.sampled:
+                self.mask |= EXCUSED
+        elif side == "main":
+            self.writes_main += 1
+        elif side != "reference":
+            self.writes_other += 1
 
     def fold(self) -> None:
         """Hold the records as a text, unless they are many: unfolding has to be cheap whenever one is added."""

@@ -63,6 +63,7 @@ class PartitionWorker:
         self._raw: list[tuple[Source, Sequence[Record]]] = []
         self._safe: tuple[int, ...] = ()
         self._beginnings: tuple[int, ...] = ()
+        self._counts_due_at = 0.0
         self.progress = Progress(partition, tables=ports.tables, clock=ports.clock, stuck_s=config.stuck_s)
         self.intake = Intake(partition, config, ports.clock, self.progress)
         self.turns = Turns(config.slice_records_max)
@@ -225,9 +226,10 @@ class PartitionWorker:
         await self._ask_for_strays()
         await self._rejudge()
         await self._join_resurfaced()
-        findings = self._engine.conclude()
-        if not findings.empty or self._contests.found:
-            await self._persist(findings)
+        if self._contests.found or not self._engine.only_counts or now >= self._counts_due_at:
+            findings = self._engine.conclude()
+            if not findings.empty or self._contests.found:
+                await self._persist(findings)
         if self._contests.found:  # what its claims have brought about
             await self._persist(self._engine.conclude())
         await self._contests.watch(self._engine.event_time)
@@ -334,6 +336,7 @@ class PartitionWorker:
                 continue
             self._engine.journaled(part)
             self.progress.journaled(part.positions)
+            self._counts_due_at = self._ports.clock.monotonic() + self._config.counts_every_s
             await self._derive(offset, part)
             self.progress.doing = "making claims"
             await self._contests.claim(part.claims, self._engine.event_time)

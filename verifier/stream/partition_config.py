@@ -30,6 +30,8 @@ class PartitionConfig(Struct, frozen=True, kw_only=True):
     pause between tries. A record's event time is believed up to `clock_skew_max_s` beyond our clock. What the consumer
     has not handed over for `stall_s`, though it is there, is read apart from it.
 
+    An entry that would tell of nothing but how many records were read is put off until `counts_every_s` after the last.
+
     A step takes at most `step_records_max` records, and about `step_bytes_max` bytes; it decodes `slice_records_max` of
     them at a time and gives way to others in between. A partition that gets no further for `stuck_s`, though records
     wait, is said to be stuck.
@@ -37,6 +39,7 @@ class PartitionConfig(Struct, frozen=True, kw_only=True):
 
     worker: str
     tick_s: float = 0.1
+    counts_every_s: float = 0.25
     inbox_records_max: int = 2_000
     inbox_bytes_max: int = 4 * 1024 * 1024
     retry_s: float = 0.5
