@@ -125,7 +125,7 @@ class Service:
             ttl_s=int(settings.idempotency_ttl_s),
             connections_max=settings.redis_connections_max,
         )
-        self.tables = TablesWriter(self.store, self.journal, self.clock)
+        self.tables = TablesWriter(self.store, self.journal, self.clock, bound_met=self.metrics.add_bound_met)
         self.metrics.start(settings.topics.sources)
         self._judge = judge_of(settings, self.policy)
         self.worker = Worker(

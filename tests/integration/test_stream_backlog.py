@@ -87,4 +87,5 @@ async def test_a_batch_for_which_there_is_no_room_is_read_by_offset() -> None:
                 worker.intake.put(source, [record])
         summary = await world.settled(100)
     assert summary["requests"]["match"] == 100
+    assert world.metrics._bounds_met._values[("inbox",)] > 0
     assert (summary["duplicate"], summary["late"]) == (0, 0)

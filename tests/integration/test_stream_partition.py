@@ -161,6 +161,7 @@ async def test_an_entry_the_journal_does_not_take_goes_in_parts() -> None:
     assert summary["records"] == {0: 122, 1: 61, 2: 61}
     entries = list(valid_entries(await world.journal.read(0, 0)))
     assert len(entries) > 3
+    assert world.metrics._bounds_met._values[("entry_size",)] > 0
     assert Counter(r.outcome.request_id for _, e in entries for r in e.resolved).most_common(1)[0][1] == 1
 
 

@@ -57,7 +57,7 @@ class _World:
             clock=self.clock,
         )
         config = PartitionConfig(worker=f"w{partition}")
-        return Contests(partition, config, ports, _at_once, lambda _dropped: None)
+        return Contests(partition, config, ports, _at_once, lambda _dropped: None, lambda _bound, _n: None)
 
 
 def _told(entry: Entry) -> list[tuple[str, str]]:

@@ -33,9 +33,12 @@ _LABELS_MAX = {
     "decision": 8,
     "label": 16,
     "missing": 16,
+    "bound": 10,
     "state": 8,
 }
 VERDICTS = ("match", "divergence", "incomplete", "incomparable")
+BOUNDS = ("inbox", "findings", "resurfaced", "entry_size")
+"""Records dropped from an inbox; findings; requests not judged again; entries the journal did not take whole."""
 CONFLICTS = (
     ("idempotency", "duplicate"),
     ("idempotency", "conflict"),
@@ -156,6 +159,10 @@ class Metrics:
         self._dropped_claims = self._counter(
             "verifier_claims_dropped_total", "Claimants beyond the bound on a conflict key."
         )
+        self._bounds_met = self._counter(
+            "verifier_bounds_met_total", "What met a bound that is met in trouble alone.", "bound"
+        )
+        self._bounds_met.add_many({(bound,): 0 for bound in BOUNDS})
         self._revisions = self._counter(
             "verifier_revisions_total",
             "Verdicts that replaced another: each is counted in verifier_requests_total under both.",
@@ -288,6 +295,10 @@ class Metrics:
 
     def add_dropped_claims(self, count: int) -> None:
         self._dropped_claims.add((), count)
+
+    def add_bound_met(self, bound: str, count: int = 1) -> None:
+        """How often, or how much, met one of the `BOUNDS`."""
+        self._bounds_met.add((bound,), count)
 
     def set_stuck(self, seconds: float) -> None:
         """For how long the partition that stands still the longest has done so though records wait; 0 for none."""

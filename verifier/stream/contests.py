@@ -67,12 +67,14 @@ class Contests:
         ports: Ports,
         until_up: Callable[[Callable[[], Awaitable[Any]]], Awaitable[Any]],
         dropped: Callable[[int], None],
+        bound_met: Callable[[str, int], None],
     ) -> None:
         self._partition = partition
         self._config = config
         self._ports = ports
         self._until_up = until_up
         self._dropped = dropped
+        self._bound_met = bound_met
         self._known_epoch = ""
         self._asked_at = 0.0
         self._overflowed = False
@@ -197,6 +199,7 @@ class Contests:
             if not self._overflowed:
                 _log.warning("conflicts_may_be_missed", partition=self._partition, findings=FINDINGS_MAX)
             self._overflowed = True
+            self._bound_met("findings", 1)
             return
         self._found[conflict_id] = finding
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
@@ -21,11 +21,19 @@ _log = structlog.get_logger(__name__)
 class Intake:
     """The inbox of a partition, with what tells of the sources who is ahead, and who has had nothing for long."""
 
-    def __init__(self, partition: int, config: PartitionConfig, clock: Clock, progress: Progress) -> None:
+    def __init__(
+        self,
+        partition: int,
+        config: PartitionConfig,
+        clock: Clock,
+        progress: Progress,
+        bound_met: Callable[[str, int], None],
+    ) -> None:
         self._partition = partition
         self._config = config
         self._clock = clock
         self._progress = progress
+        self._bound_met = bound_met
         self._inbox = Inbox(config.inbox_records_max, config.inbox_bytes_max)
         self._alignment = Alignment(config.alignment)
         self._fed_at = [0.0 for _ in Source]
@@ -40,6 +48,7 @@ class Intake:
     def put(self, source: Source, records: Sequence[Record]) -> None:
         """Take a fetch batch. One for which there is no room at all is dropped, and read by offset later."""
         if not self._inbox.put(Incoming(source, records)):
+            self._bound_met("inbox", len(records))
             told = {"partition": self._partition, "source": source.name.lower(), "records": len(records)}
             _log.warning("batch_dropped", **told, detail="the inbox is full; it is read by offset later")
 

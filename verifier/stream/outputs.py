@@ -173,6 +173,10 @@ class Outputs:
         """Count claimants that the bound on a conflict key has removed."""
         self._metrics.add_dropped_claims(claimants)
 
+    def bound_met(self, bound: str, count: int = 1) -> None:
+        """Count what has met a bound."""
+        self._metrics.add_bound_met(bound, count)
+
     def _observe_resolved(self, resolved: Sequence[Resolved], now: float) -> None:
         requests: Counter[tuple[str, str]] = Counter()
         differences: Counter[tuple[str, str]] = Counter()

@@ -65,13 +65,15 @@ class PartitionWorker:
         self._beginnings: tuple[int, ...] = ()
         self._counts_due_at = 0.0
         self.progress = Progress(partition, tables=ports.tables, clock=ports.clock, stuck_s=config.stuck_s)
-        self.intake = Intake(partition, config, ports.clock, self.progress)
+        self.intake = Intake(partition, config, ports.clock, self.progress, outputs.bound_met)
         self.turns = Turns(config.slice_records_max)
         self._care = Care(config.step_records_max)
         self.patience = Patience(partition, ports.clock, config.retry_s)
         self._until_up = self.patience.until_up
         self._appending = Appending(partition, ports.journal, self._until_up)
-        self._contests = Contests(partition, config, ports, self._until_up, outputs.claims_dropped)
+        self._contests = Contests(
+            partition, config, ports, self._until_up, outputs.claims_dropped, outputs.bound_met
+        )
         held = (self._appending, self._contests, self._until_up)
         self._publishing = Publishing(outputs, ports.publisher, *held)
         self._evidence = Evidence(partition, codec, ports, self._until_up)
@@ -332,6 +334,7 @@ class PartitionWorker:
             try:
                 offset = await self._appending.append(part)
             except EntryTooLarge as error:
+                self._outputs.bound_met("entry_size")
                 parts += made_smaller(part, str(error), safe=self._safe or self._beginnings)
                 continue
             self._engine.journaled(part)

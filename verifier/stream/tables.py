@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
@@ -29,13 +29,21 @@ class TablesWriter:
     """Applies journal entries to the store, each partition's in their order."""
 
     def __init__(
-        self, store: Store, journal: Journal, clock: Clock, *, queue_max: int = 64, retry_s: float = 0.5
+        self,
+        store: Store,
+        journal: Journal,
+        clock: Clock,
+        *,
+        queue_max: int = 64,
+        retry_s: float = 0.5,
+        bound_met: Callable[[str, int], None] = lambda _bound, _count: None,
     ) -> None:
         self._store = store
         self._journal = journal
         self._clock = clock
         self._queue_max = queue_max
         self._retry_s = retry_s
+        self._bound_met = bound_met
         self._queues: defaultdict[int, deque[tuple[int, Entry]]] = defaultdict(deque)
         self._statuses: dict[int, Status] = {}
         self._told: dict[int, tuple[float, Status]] = {}
@@ -103,8 +111,9 @@ class TablesWriter:
 
     def _note_resurfaced(self, partition: int, request_ids: Sequence[str]) -> None:
         noted = self._resurfaced[partition]
-        for request_id in request_ids:
+        for number, request_id in enumerate(request_ids):
             if len(noted) >= RESURFACED_MAX:
+                self._bound_met("resurfaced", len(request_ids) - number)
                 _log.warning("resurfaced_not_judged_again", partition=partition, requests=len(request_ids))
                 return
             noted[request_id] = None

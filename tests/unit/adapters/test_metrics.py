@@ -50,6 +50,7 @@ CONTRACT = {
     "verifier_revisions_total": {"was", "verdict"},
     "verifier_conflicts_retracted_total": {"scope", "kind"},
     "verifier_claims_dropped_total": set(),
+    "verifier_bounds_met_total": {"bound"},
     "verifier_partition_stuck_seconds": set(),
     "verifier_tables_queue_entries": set(),
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
@@ -37,6 +37,15 @@ async def at_once(call: Callable[[], Awaitable[Any]]) -> Any:
     return await call()
 
 
+def count_in(met: Counter[str]) -> Callable[[str, int], None]:
+    """Counts what meets a bound, as the metrics do."""
+
+    def count(bound: str, amount: int) -> None:
+        met[bound] += amount
+
+    return count
+
+
 def claims_of_one_key(n: int) -> list[Claim]:
     return [
         Claim(
@@ -57,12 +66,14 @@ async def test_findings_beyond_their_bound_are_dropped_and_told_once(monkeypatch
         journal=MemoryJournal(), records=MemoryTopics(), publisher=MemoryPublisher(),
         claims=MemoryClaims(monotonic=clock.monotonic), tables=cast(Any, None), clock=clock,
     )  # fmt: skip
-    some = Contests(0, PartitionConfig(worker="w"), ports, at_once, lambda _: None)
+    met: Counter[str] = Counter()
+    some = Contests(0, PartitionConfig(worker="w"), ports, at_once, lambda _: None, count_in(met))
     with structlog.testing.capture_logs() as logs:
         await some.claim(claims_of_one_key(20), TS)
     assert [log["event"] for log in logs] == ["conflicts_may_be_missed"]
     entry = some.attach(Entry(partition=0, n=0, worker="w", at=TS))
     assert len(entry.conflicts) == 5
+    assert met["findings"] > 0
     assert not some.found
 
 
@@ -96,11 +107,13 @@ def test_requests_to_be_judged_again_beyond_their_bound_keep_their_verdict(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tables, "RESURFACED_MAX", 3)
-    writer = TablesWriter(cast(Any, MemoryStore()), MemoryJournal(), VirtualClock())
+    met: Counter[str] = Counter()
+    writer = TablesWriter(cast(Any, MemoryStore()), MemoryJournal(), VirtualClock(), bound_met=count_in(met))
     with structlog.testing.capture_logs() as logs:
         writer._note_resurfaced(0, [f"r{n}" for n in range(5)])
     assert writer.take_resurfaced(0) == ["r0", "r1", "r2"]
     assert [log["event"] for log in logs] == ["resurfaced_not_judged_again"]
+    assert met == {"resurfaced": 2}
 
 
 async def test_partitions_are_written_some_at_once_and_each_in_order() -> None:
