@@ -6,12 +6,16 @@ import asyncio
 import time
 from typing import Any, cast
 
+import pytest
+
 from stream_world import StreamWorld, eventually, pair
 from verifier.core.events import Source
 from verifier.stream.app import AppConfig
+from verifier.stream.inbox import Inbox
 from verifier.stream.partition import PartitionWorker
+from verifier.stream.partition_config import Incoming
 from verifier.stream.worker import Worker, WorkerConfig
-from verifier.testing import MemoryJournal
+from verifier.testing import MemoryJournal, edge, record
 
 
 class Stopped(MemoryJournal):
@@ -31,9 +35,12 @@ def worker_over(world: StreamWorld, partition: PartitionWorker) -> Worker:
     """What readyz asks, with one partition at work."""
     app = AppConfig(group="g", brokers=(), sources=(), partitions=1, data_dir="")
     worker = Worker(
-        WorkerConfig(app=app), make_partition=lambda *_: partition, tables=cast(Any, partition._ports.tables),
-        records=world.topics, clock=world.clock,
-    )  # fmt: skip
+        WorkerConfig(app=app, cancel_again_s=0.05),
+        make_partition=lambda *_: partition,
+        tables=cast(Any, partition._ports.tables),
+        records=world.topics,
+        clock=world.clock,
+    )
     worker.kafka_up = worker._assigned_once = True
     worker._partitions[0] = partition, asyncio.current_task()  # type: ignore[assignment]
     return worker
@@ -136,3 +143,37 @@ async def test_offsets_without_records_at_the_end_of_a_topic_are_no_lag_for_ever
         await eventually("it is passed over", lambda: partition._engine.positions[Source.EDGE] == 3)
         summary = await world.settled(1)
     assert summary["records"] == {0: 2, 1: 1, 2: 1}
+
+
+async def test_a_partition_that_takes_a_cancellation_for_its_own_is_cancelled_again() -> None:
+    """As `asyncio.wait_for` does up to Python 3.11 when what it waits for comes at that very moment."""
+    world = StreamWorld()
+    partition, _ = world.worker()
+    deaf: list[int] = []
+
+    async def run() -> None:
+        while True:
+            try:
+                await asyncio.sleep(3_600)
+            except asyncio.CancelledError:
+                deaf.append(1)
+                if len(deaf) == 2:
+                    raise
+
+    partition.run = run  # type: ignore[method-assign]
+    worker = worker_over(world, partition)
+    task = asyncio.create_task(partition.run())
+    worker._partitions[0] = (partition, task)
+    await asyncio.sleep(0)
+    await asyncio.wait_for(worker._assigned(set()), 10.0)
+    assert task.cancelled() and len(deaf) == 2
+
+
+async def test_a_cancellation_is_not_lost_when_something_comes_at_that_very_moment() -> None:
+    inbox = Inbox(10, 10_000)
+    taking = asyncio.create_task(inbox.take(10, 10_000, 60.0))
+    await asyncio.sleep(0)
+    inbox.put(Incoming(Source.EDGE, [record(edge("r"))]))
+    taking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await taking

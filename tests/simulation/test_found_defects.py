@@ -124,6 +124,38 @@ async def test_an_idle_partition_tells_a_store_that_forgot_again_and_looks_at_wh
     assert _told(idle.attach(_entry(1, "w0"))) == [("a", "b")]
 
 
+async def test_what_a_store_that_forgot_twice_made_us_find_is_taken_back_by_whoever_claims_last() -> None:
+    """The first loss leaves the holder out and we find that we lost to another; after the next we claim last."""
+    world = _World()
+    holder, other, ours = (world.contests(partition) for partition in range(3))
+
+    def entity(request_id: str, ts: float, side: str) -> Claim:
+        claimant = replace(_claim(request_id, ts, side=side).claimant, entity="e")
+        return Claim(scope="entity", key="e/k", claimant=claimant, rev=1)
+
+    told = {
+        holder: entity("a", 1.0, "main"),
+        other: entity("b", 2.0, "canary"),
+        ours: entity("c", 3.0, "main"),
+    }
+    for partition, (who, claim) in enumerate(told.items()):
+        await world.journal.append(replace(_entry(0, "w", claim), partition=partition))
+        await who.claim([claim], TS)
+    ours.attach(_entry(0, "w"))
+    world.claims.lose_memory()
+    await world.clock.advance(EPOCH_EVERY_S)
+    for who in (other, ours):
+        await who.watch(TS)
+    [wrong] = ours.attach(_entry(1, "w")).conflicts
+    assert (wrong.winner.request_id, wrong.loser.request_id) == ("b", "c")  # as far as the store knows
+    world.claims.lose_memory()
+    await world.clock.advance(EPOCH_EVERY_S)
+    for who in (holder, other, ours):
+        await who.watch(TS)
+    entry = ours.attach(_entry(2, "w"))
+    assert wrong.id in entry.retracted and _told(entry) == [("a", "b")]
+
+
 async def test_a_crash_before_what_a_store_was_told_again_is_published_tells_it_again() -> None:
     world = _World()
     before = world.contests(0)

@@ -167,9 +167,8 @@ class KafkaReader:
 
     async def read_entries(self, partition: int, offsets: Sequence[int]) -> list[Entry | None]:
         """Return the entries at these offsets, in the order asked; None where retention took one."""
-        first, _ = await self.tail(partition)
-        kept = sorted({offset for offset in offsets if offset >= first})
-        records = await self._entries.fetch([(self._journal_topic, partition, offset) for offset in kept])
+        asked = sorted(set(offsets))
+        records = await self._entries.fetch([(self._journal_topic, partition, offset) for offset in asked])
         found = {r.offset: decode_entry(r.value) for r in records if r is not None and r.value}
         return [found.get(offset) for offset in offsets]
 

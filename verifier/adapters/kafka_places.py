@@ -18,7 +18,7 @@ from verifier.stream.codec import Record
 
 Place = tuple[str, int, int]
 CONSUMERS_MAX = 4
-FETCH_BYTES_MAX = 256 * 1024
+FETCH_BYTES_MAX = 64 * 1024
 GAP_READ_MAX = 64
 FETCH_WAIT_MS = 10
 """What is asked for is there; but the client fetches on from it, at a topic's end too, and who asks next waits."""

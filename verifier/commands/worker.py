@@ -65,7 +65,8 @@ async def run_worker(settings: Settings) -> None:
         purging.cancel()
         ended = await _end(running, web)
         try:
-            await asyncio.wait_for(service.close(), CLOSE_WITHIN_S)
+            async with asyncio.timeout(CLOSE_WITHIN_S):
+                await service.close()
         except (TimeoutError, DependencyDown) as error:
             _log.info("connections_left", detail=repr(error))
     failure = None if not running.done() or running.cancelled() else running.exception()
@@ -126,7 +127,8 @@ async def _wait_for_topics(settings: Settings, stop: asyncio.Event) -> int | Non
                 _log.warning("waiting", detail=said)
                 reason = said
             try:
-                await asyncio.wait_for(stop.wait(), RETRY_S)
+                async with asyncio.timeout(RETRY_S):
+                    await stop.wait()
             except TimeoutError:
                 continue
         return None

@@ -28,11 +28,15 @@ def scan(
     *,
     ttl_s: float,
     conflict_timeout_s: float,
+    again: bool = False,
 ) -> tuple[list[Conflict], list[str]]:
     """Return the conflicts to record and the ids of those to take back.
 
     `sets` holds (scope, key, version, claimants) as they are with the batch's claims merged in. Recording the same
     conflict again is harmless, so a batch that is done twice comes to the same end.
+
+    `again`: the claims are told to a store that has lost its memory. Who claimed when it knew less, after an earlier
+    loss, may have found what does not hold: also the newest claim of a key is no news then.
     """
     fresh: dict[tuple[str, str], set[tuple[str, str]]] = {}
     revised: set[tuple[str, str]] = set()
@@ -54,8 +58,10 @@ def scan(
                 scope, key, members, ttl_s=ttl_s, conflict_timeout_s=conflict_timeout_s, version=version
             )
             newest = max(order_of(claimant) for claimant in members)
-            in_order = place not in revised and all(
-                order_of(c) == newest for c in members if (c.side, c.request_id) in mine
+            in_order = (
+                not again
+                and place not in revised
+                and all(order_of(c) == newest for c in members if (c.side, c.request_id) in mine)
             )
             conflicts += [
                 replace(conflict, key=_plain_key(conflict))

@@ -174,8 +174,8 @@ class Contests:
             self._dropped(result.dropped)
         return result
 
-    def _look(self, result: ClaimResult, claims: Sequence[Claim]) -> None:
-        """Note the conflicts in the sets that claims were merged into."""
+    def _look(self, result: ClaimResult, claims: Sequence[Claim], *, again: bool = False) -> None:
+        """Note the conflicts in the sets that claims were merged into; `again`: by a store that had lost its memory."""
         if not result.contested:
             return
         by_place: dict[Place, list[Claim]] = {}
@@ -188,7 +188,7 @@ class Contests:
             if not mine:
                 continue
             beyond = _beyond(found, mine) if result.dropped and keeps_oldest(found.scope) else ()
-            conflicts, retracted = self._scan(found, mine, beyond)
+            conflicts, retracted = self._scan(found, mine, beyond, again=again)
             for conflict in conflicts:
                 self._note(conflict.id, _Finding(conflict, found.version, mine[0]))
             for conflict_id in retracted:
@@ -217,7 +217,7 @@ class Contests:
             claims = [c for _, entry in entries for c in entry.claims if c.claimant.ts >= horizon]
             if claims:
                 result = await self._apply(claims)
-                self._look(result, claims)
+                self._look(result, claims, again=True)
                 if result.epoch != epoch:
                     await self._tell_again(result.epoch, watermark)
                     return
@@ -266,13 +266,19 @@ class Contests:
         return again
 
     def _scan(
-        self, found: ClaimSet, claims: Sequence[Claim], beyond: Sequence[Claimant] = ()
+        self,
+        found: ClaimSet,
+        claims: Sequence[Claim],
+        beyond: Sequence[Claimant] = (),
+        *,
+        again: bool = False,
     ) -> tuple[list[Conflict], list[str]]:
         return scan(
             [(found.scope, found.key, found.version, (*found.claimants, *beyond))],
             claims,
             ttl_s=self._config.idempotency_ttl_s,
             conflict_timeout_s=self._config.conflict_timeout_s,
+            again=again,
         )
 
 

@@ -73,7 +73,10 @@ class Inbox:
         if self._first(held) is None:
             self._there.clear()
             try:
-                await asyncio.wait_for(self._there.wait(), wait_s)
+                async with asyncio.timeout(
+                    wait_s
+                ):  # not `wait_for`: up to Python 3.11 it may lose a cancellation
+                    await self._there.wait()
             except TimeoutError:
                 return []
         taken: list[Incoming] = []

@@ -40,6 +40,7 @@ class WorkerConfig(Struct, frozen=True, kw_only=True):
     finish_s: float = 1.5
     app_stop_s: float = 4.0
     drain_s: float = 1.5
+    cancel_again_s: float = 1.0
 
 
 class LeftBehind(VerifierError):
@@ -187,7 +188,8 @@ class Worker:
         else:
             await self._assigned(set())
         try:
-            await asyncio.wait_for(app.stop(), self._config.app_stop_s)
+            async with asyncio.timeout(self._config.app_stop_s):
+                await app.stop()
         except TimeoutError:
             self.left_behind = True
             _log.error("application_left", detail=f"it did not stop within {self._config.app_stop_s} s")
@@ -295,14 +297,23 @@ class Worker:
         for partition in sorted(set(self._partitions) - partitions):
             worker, task = self._partitions.pop(partition)
             worker.intake.close()
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await self._ended(task)
             if not self._stopping.is_set():
                 self._tables.forget(partition)
         for partition in sorted(partitions - set(self._partitions)):
             worker = self._make_partition(partition, self._fold)
             self._partitions[partition] = (worker, asyncio.create_task(self._supervise(partition, worker)))
         _log.info("partitions_assigned", partitions=sorted(partitions))
+
+    async def _ended(self, task: asyncio.Task[None]) -> None:
+        """Cancel a partition's task until it ends: a library may take a cancellation for its own, and go on.
+
+        The group waits for this: a task that lived on would hold a rebalance up for ever.
+        """
+        while not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=self._config.cancel_again_s)
+        await asyncio.gather(task, return_exceptions=True)
 
     async def _supervise(self, partition: int, worker: PartitionWorker) -> None:
         while True:
