@@ -24,7 +24,7 @@ from verifier.core.join import JoinConfig
 
 MILLION = 1_000_000
 KIB = 1 / 1024
-OPEN_KIB_MAX, CLOSED_KIB_MAX = 4.0, 2.5
+OPEN_KIB_MAX, CLOSED_KIB_MAX = 2.0, 1.5
 WORKER_MB_MAX = 400.0
 BEHIND_REQUESTS, HOUR_S = int(os.environ.get("LONG_BEHIND", "300000")), 3_600.0
 SLOW_REQUESTS = 10_000
