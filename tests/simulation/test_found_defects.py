@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
 import pytest
+import structlog
 from msgspec.structs import replace
 
 from tests.simulation.cluster import TOPICS, NoMetrics
@@ -180,7 +181,9 @@ async def test_a_journal_that_names_no_life_of_the_store_is_told_in_full() -> No
     after = world.contests(0)
     after.restore(_entry(2, "gone"))
     await world.clock.advance(EPOCH_EVERY_S)
-    await after.watch(TS)
+    with structlog.testing.capture_logs() as logs:
+        await after.watch(TS)
+    assert [log["event"] for log in logs] == ["claims_told_again"]  # which is no loss
     other = world.contests(1)
     await other.claim([_claim("b", 2.0)], TS)
     assert _told(other.attach(_entry(0, "w1"))) == [("a", "b")]

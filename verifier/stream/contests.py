@@ -205,7 +205,14 @@ class Contests:
 
     async def _tell_again(self, epoch: str, watermark: float) -> None:
         """The store has lost its memory: make this partition's claims of the last TTL again, in this life of it."""
-        _log.warning("claims_lost_their_memory", partition=self._partition, telling_again=True)
+        if (
+            self._known_epoch == _UNKNOWN
+        ):  # as a rule after a crash soon after the start: nothing need be lost
+            _log.info(
+                "claims_told_again", partition=self._partition, detail="the journal names no life of Redis"
+            )
+        else:
+            _log.warning("claims_lost_their_memory", partition=self._partition, telling_again=True)
         self._known_epoch = epoch
         horizon = watermark - self._config.idempotency_ttl_s
         first, end = await self._until_up(lambda: self._ports.journal.tail(self._partition))
