@@ -177,3 +177,25 @@ async def test_a_cancellation_is_not_lost_when_something_comes_at_that_very_mome
     taking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await taking
+
+
+async def test_nothing_is_said_to_be_pending_while_claims_are_told_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = StreamWorld(join_timeout_s=600.0)
+    records = pair("a", time.time())
+    async with world.running() as partition:
+        world.produce(*records[:2])
+        await world.hand_over(partition)
+        await world.settled(0, pending=1)
+        telling = asyncio.Event()
+
+        async def watch(_watermark: float) -> None:
+            if partition.pending == 0:
+                await telling.wait()
+
+        monkeypatch.setattr(partition._contests, "watch", watch)
+        world.produce(*records[2:])
+        await world.hand_over(partition)
+        await eventually("it says so", lambda: (told := partition.progress._standing) and not told.pending)
+        telling.set()

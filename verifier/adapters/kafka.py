@@ -28,7 +28,7 @@ FETCH_BYTES_MAX = 8 * 1024 * 1024
 ENTRY_BYTES_MAX = 30 * 1024 * 1024
 FAILURES_MAX = 3
 SENT_TOGETHER_MAX = 100
-"""Messages handed to the client under one time limit: it makes a task and a timer, which cost more than the handing."""
+"""Messages handed to the client under one time limit, which costs more than handing one over."""
 
 
 class KafkaWriter:

@@ -48,7 +48,9 @@ class Inbox:
         return bool(self._waiting[source].batches)
 
     def put(self, batch: Incoming) -> bool:
-        """Add a batch; returns whether there was room."""
+        """Add a batch; returns whether there was room. Once closed it takes nothing, and misses nothing."""
+        if self._closed:
+            return True
         if not self.wants(batch.source, OVERFULL):
             return False
         self._arrivals += 1
@@ -73,9 +75,8 @@ class Inbox:
         if self._first(held) is None:
             self._there.clear()
             try:
-                async with asyncio.timeout(
-                    wait_s
-                ):  # not `wait_for`: up to Python 3.11 it may lose a cancellation
+                # not `wait_for`: up to Python 3.11 it may lose a cancellation
+                async with asyncio.timeout(wait_s):
                     await self._there.wait()
             except TimeoutError:
                 return []

@@ -234,10 +234,10 @@ class PartitionWorker:
                 await self._persist(findings)
         if self._contests.found:  # what its claims have brought about
             await self._persist(self._engine.conclude())
+        self._raw.clear()
+        self.progress.stands(self._engine)  # before what may take long, as when the claims have to be told again
         await self._contests.watch(self._engine.event_time)
         await self._appending.watch(self._engine.n, now)
-        self.progress.stands(self._engine)
-        self._raw.clear()
 
     async def _feed(self, batch: Incoming) -> None:
         """Feed a batch, giving way to others in between; what was read before is passed over."""
