@@ -235,7 +235,7 @@ class PartitionWorker:
         if self._contests.found:  # what its claims have brought about
             await self._persist(self._engine.conclude())
         self._raw.clear()
-        self.progress.stands(self._engine)  # before what may take long, as when the claims have to be told again
+        self.progress.stands(self._engine)  # before what may take long: claims may have to be told again
         await self._contests.watch(self._engine.event_time)
         await self._appending.watch(self._engine.n, now)
 
