@@ -31,6 +31,7 @@ from verifier.core.views import (
     route_views,
     summary_view,
 )
+from verifier.stream.ports import Status
 from verifier.testing_views import StoredRequest, as_stored, divergence_view, request_view, writes_view
 
 _S_PER_DAY = 86_400.0
@@ -128,14 +129,14 @@ class MemoryStore:
         keep_offset = next(iter(self._entries[partition].values()), at.journal_offset)
         return Position(at.n, at.journal_offset, at.keep_n, keep_offset)
 
-    async def status(
-        self, partition: int, *, pending: int, lag: int, watermark: float, verified_through: float
-    ) -> None:
+    async def status(self, partition: int, standing: Status) -> None:
         """As `PostgresStore.status`."""
         at = self._partitions.setdefault(partition, _Partition())
-        at.pending, at.lag = pending, lag
-        at.watermark = max(at.watermark, watermark)
-        at.verified_through = max(at.verified_through, verified_through)
+        if standing.n is not None and standing.n < at.n:
+            return
+        at.pending, at.lag = standing.pending, standing.lag
+        at.watermark = max(at.watermark, standing.watermark)
+        at.verified_through = max(at.verified_through, standing.verified_through)
 
     async def lookups(self, request_ids: Iterable[str]) -> Mapping[str, StoredAt]:
         """As `PostgresStore.lookups`."""

@@ -21,6 +21,7 @@ from verifier.adapters.postgres import PostgresStore
 from verifier.core.errors import StaleApply
 from verifier.core.journal import SourceCount
 from verifier.core.outcome import SideFacts, WriteSet
+from verifier.stream.ports import Status
 from verifier.testing_tables import MemoryStore
 
 pytestmark = pytest.mark.asyncio
@@ -62,7 +63,9 @@ async def test_the_summary_adds_up_over_partitions(store: Store) -> None:
     second = entry(0, outcome("c"), partition=1, counts=counts, pending=2, verified_through=40.0)
     await store.apply(0, at_offsets(first), lag=7)
     await store.apply(1, at_offsets(second), lag=5)
-    await store.status(2, pending=0, lag=0, watermark=0.0, verified_through=0.0)  # has seen nothing: no vote
+    await store.status(
+        2, Status(pending=0, lag=0, watermark=0.0, verified_through=0.0)
+    )  # has seen nothing: no vote
     assert await store.summary() == {
         "requests": {"total": 3, "match": 2, "divergence": 1, "incomplete": 0, "incomparable": 0},
         "records": {0: 18, 1: 8},
@@ -126,14 +129,24 @@ async def test_the_position_knows_the_oldest_entry_still_needed(store: Store) ->
 
 
 async def test_status_moves_times_forward_only(store: Store) -> None:
-    await store.status(0, pending=4, lag=9, watermark=10.0, verified_through=10.0)
+    await store.status(0, Status(pending=4, lag=9, watermark=10.0, verified_through=10.0))
     assert await store.position(0) is None
-    await store.status(0, pending=1, lag=2, watermark=5.0, verified_through=5.0)
+    await store.status(0, Status(pending=1, lag=2, watermark=5.0, verified_through=5.0))
     summary = await store.summary()
     assert (summary["pending"], summary["lag"], summary["verified_through"]) == (1, 2, 10.0)
     await store.apply(0, at_offsets(entry(0, pending=6, verified_through=3.0)))
     summary = await store.summary()
     assert (summary["pending"], summary["lag"], summary["verified_through"]) == (6, 2, 10.0)
+
+
+async def test_what_was_so_before_the_last_entry_says_nothing_any_more(store: Store) -> None:
+    await store.apply(0, at_offsets(entry(0, pending=6), entry(1, pending=2)), lag=3)
+    for n, pending in ((0, 2), (1, 5), (2, 4), (None, 1)):
+        standing = Status(pending=pending, lag=pending, watermark=0.0, verified_through=0.0, n=n)
+        await store.status(0, standing)
+        summary = await store.summary()
+        told = (2, 3) if n == 0 else (pending, pending)
+        assert (summary["pending"], summary["lag"]) == told, f"told at entry {n}"
 
 
 async def test_a_revision_takes_the_old_verdict_back(store: Store) -> None:

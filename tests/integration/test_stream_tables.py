@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from stream_world import StreamWorld, eventually, pair
@@ -13,7 +13,7 @@ from verifier.core.errors import DependencyDown, VerifierError
 from verifier.core.journal import Entry
 from verifier.stream.ports import Status
 from verifier.stream.tables import TablesWriter
-from verifier.testing import MemoryStore
+from verifier.testing import MemoryJournal, MemoryStore, VirtualClock
 
 
 class Fickle(MemoryStore):
@@ -22,20 +22,16 @@ class Fickle(MemoryStore):
     raises: Exception | None = None
     told = 0
 
-    async def apply(  # type: ignore[override]
-        self, partition: int, entries: list[tuple[int, Entry]], *, lag: int | None = None
+    async def apply(
+        self, partition: int, entries: Sequence[tuple[int, Entry]], *, lag: int | None = 0
     ) -> tuple[str, ...]:
         if self.raises is not None:
             raise self.raises
         return await super().apply(partition, entries, lag=lag)
 
-    async def status(
-        self, partition: int, *, pending: int, lag: int, watermark: float, verified_through: float
-    ) -> None:
+    async def status(self, partition: int, standing: Status) -> None:
         self.told += 1
-        await super().status(
-            partition, pending=pending, lag=lag, watermark=watermark, verified_through=verified_through
-        )
+        await super().status(partition, standing)
 
 
 @asynccontextmanager
@@ -125,3 +121,14 @@ async def test_an_idle_partition_does_not_write_its_status_all_the_time() -> Non
             tables.note_status(0, Status(pending=0, lag=0, watermark=float(n), verified_through=float(n)))
             await eventually("it is looked at", lambda: not tables._changed.is_set())
     assert 1 <= store.told <= 2
+
+
+async def test_a_status_is_told_again_now_and_then_for_another_may_have_had_the_last_word() -> None:
+    store, clock = Fickle(), VirtualClock()
+    tables = TablesWriter(store, MemoryJournal(), clock)
+    standing = Status(pending=0, lag=0, watermark=1.0, verified_through=1.0, n=3)
+    for expected in (1, 1, 1, 1, 2, 2):  # each half a second
+        tables.note_status(0, standing)
+        await tables.write_all()
+        assert store.told == expected, f"after {clock.monotonic()} s"
+        await clock.advance(0.5)

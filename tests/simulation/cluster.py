@@ -19,9 +19,9 @@ from tests.simulation.links import (
     Servers,
     StoreLink,
 )
-from tests.simulation.traffic import POISON, ROUTES
+from tests.simulation.traffic import POISON, POISON_TO_THE_ENGINE, ROUTES
 from tests.simulation.virtual_loop import VirtualLoop
-from verifier.core.engine import Engine
+from verifier.core.engine import Engine, Slice
 from verifier.core.events import Source
 from verifier.core.join import JoinConfig
 from verifier.core.policy import Policy
@@ -57,7 +57,7 @@ class NoMetrics:
 
 
 class Poisoned(Exception):
-    """The mistake of `FailingCodec`."""
+    """The mistake of `FailingCodec` and `FailingEngine`."""
 
 
 class FailingCodec(Codec):
@@ -67,6 +67,22 @@ class FailingCodec(Codec):
         if any(_POISON in (record.value or b"") for record in records):
             raise Poisoned
         return super().decode(source, partition, records, known)
+
+
+class FailingEngine(Engine):
+    """The real one with a mistake: a few events make it fail, when half of what they do is done."""
+
+    def feed(self, batch: Slice, now: float, *, ceiling: float = float("inf")) -> None:
+        super().feed(batch, now, ceiling=ceiling)
+        self._fail_of(batch)
+
+    def refeed(self, batch: Slice) -> None:
+        super().refeed(batch)
+        self._fail_of(batch)
+
+    def _fail_of(self, batch: Slice) -> None:
+        if any(seen.event.request_id.startswith(POISON_TO_THE_ENGINE) for seen in batch.seen):
+            raise Poisoned
 
 
 class VirtualTime:
@@ -285,7 +301,8 @@ class Process:
             len(Source), lateness_s=setup.lateness_s, idle_s=setup.idle_s, now=self._clock.monotonic()
         )
         watermark.watch = lambda value, life=self._lives: self._watch.watermark(f"{self.name}/{life}", value)
-        return Engine(partition, join, _JUDGE, watermark)
+        engine = FailingEngine if setup.faults.poison else Engine
+        return engine(partition, join, _JUDGE, watermark)
 
     @property
     def settled(self) -> bool:

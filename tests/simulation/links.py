@@ -19,7 +19,7 @@ from verifier.core.events import Source
 from verifier.core.journal import Entry, decode_entry, encode_entry
 from verifier.core.outcome import Claim
 from verifier.stream.codec import Record
-from verifier.stream.ports import Message
+from verifier.stream.ports import Message, Status
 from verifier.testing import (
     ClaimResult,
     MemoryClaims,
@@ -232,14 +232,8 @@ class StoreLink(Link):
             "postgres", f"lookups {len(request_ids)}", lambda: store.lookups(request_ids), writes=False
         )
 
-    async def status(
-        self, partition: int, *, pending: int, lag: int, watermark: float, verified_through: float
-    ) -> None:
+    async def status(self, partition: int, standing: Status) -> None:
         store = self._servers.store
-
-        async def effect() -> None:
-            await store.status(
-                partition, pending=pending, lag=lag, watermark=watermark, verified_through=verified_through
-            )
-
-        await self.call("postgres", f"status {partition}", effect, writes=True)
+        await self.call(
+            "postgres", f"status {partition}", lambda: store.status(partition, standing), writes=True
+        )

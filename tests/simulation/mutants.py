@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import msgspec
 import pytest
+from msgspec.structs import replace
 
 from verifier.core import conflict, conflict_scan
 from verifier.core.engine import Engine, Slice
@@ -164,7 +164,7 @@ def a_revision_without_what_it_replaces(patch: pytest.MonkeyPatch) -> None:
     real = Engine._conclude
 
     def conclude(self: Engine, resolved: Any, seen: Sequence[Seen], claims: Any) -> None:
-        real(self, msgspec.structs.replace(resolved, was=None), seen, claims)
+        real(self, replace(resolved, was=None), seen, claims)
 
     patch.setattr(Engine, "_conclude", conclude)
 
@@ -322,7 +322,7 @@ def a_rejected_record_is_not_counted(patch: pytest.MonkeyPatch) -> None:
     real = Engine.feed
 
     def feed(self: Engine, batch: Any, now: float, **named: Any) -> None:
-        real(self, msgspec.structs.replace(batch, rejections=()), now, **named)
+        real(self, replace(batch, rejections=()), now, **named)
 
     patch.setattr(Engine, "feed", feed)
 
@@ -361,3 +361,15 @@ def more_is_due_than_event_time_tells(patch: pytest.MonkeyPatch) -> None:
         return watermark
 
     patch.setattr(Join, "advance", advance)
+
+
+@mutant
+def what_fails_to_be_decoded_takes_its_neighbours_along(patch: pytest.MonkeyPatch) -> None:
+    def decode_each(
+        self: Care, _codec: Codec, source: Source, _partition: int, records: Sequence[Record], _known: Any
+    ) -> tuple[list[Seen], list[Any]]:
+        for record in records:
+            self._set_aside(source, record.offset)
+        return [], []
+
+    patch.setattr(Care, "_decode_each", decode_each)

@@ -34,6 +34,7 @@ _DEFECTS = frozenset(
         "tables_failed",
         "tables_blocked",
         "judge_failed",
+        "decode_failed",
     )
     + ("resurfaced_not_judged_again", "entry_too_large")
 )

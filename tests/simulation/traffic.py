@@ -24,6 +24,8 @@ _ENTITIES = ("news", "market_data")
 _FAR_S = 45.0
 POISON = "poison"
 """The field that makes the simulated codec fail."""
+POISON_TO_THE_ENGINE = "bane"
+"""What a request id begins with that makes the simulated engine fail."""
 
 
 @dataclass(frozen=True)
@@ -210,9 +212,12 @@ class _Traffic:
     def _poison(self) -> None:
         """A good record, if only the code did not fail on it."""
         rng = self._rng
-        request_id, at_s = f"p{rng.randrange(10_000)}", rng.uniform(0, self._setup.produce_s)
+        to_the_engine = rng.random() < 0.5
+        request_id = f"{POISON_TO_THE_ENGINE if to_the_engine else 'p'}{rng.randrange(10_000)}"
+        at_s = rng.uniform(0, self._setup.produce_s)
         make = rng.choice((edge, response, write))
-        event = make(request_id, rng.choice(("main", "shadow")), ts=TS + at_s, **{POISON: True})
+        mark = {} if to_the_engine else {POISON: True}
+        event = make(request_id, rng.choice(("main", "shadow")), ts=TS + at_s, **mark)
         value = json.dumps(event).encode()
         partition = self._partition_of(request_id)
         self._made.append(Produced(at_s, source_of(event), partition, value, None))

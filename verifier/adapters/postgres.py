@@ -22,6 +22,7 @@ from verifier.core.errors import DependencyDown, StaleApply
 from verifier.core.journal import Entry
 from verifier.core.rollup import Delta, fold, settle
 from verifier.core.storable import bounded_text
+from verifier.stream.ports import Status
 
 CONNECT_TIMEOUT_S = 10.0
 COMMAND_TIMEOUT_S = 30.0
@@ -128,10 +129,11 @@ class PostgresStore(PostgresReads):
         )
         return None if row is None else Position(*row)
 
-    async def status(
-        self, partition: int, *, pending: int, lag: int, watermark: float, verified_through: float
-    ) -> None:
-        """Say how a partition is doing when there is no entry to apply. The two times never go back."""
+    async def status(self, partition: int, standing: Status) -> None:
+        """Say how a partition is doing when there is no entry to apply. The two times never go back.
+
+        What was so before the last entry applied says nothing any more: it comes of one who owned the partition before.
+        """
         await self._execute(
             """
             INSERT INTO journal_positions AS p (partition, pending, lag, watermark, verified_through)
@@ -140,12 +142,14 @@ class PostgresStore(PostgresReads):
                 pending = excluded.pending, lag = excluded.lag, updated_at = now(),
                 watermark = GREATEST(p.watermark, excluded.watermark),
                 verified_through = GREATEST(p.verified_through, excluded.verified_through)
+            WHERE p.n <= COALESCE($6, p.n)
             """,
             partition,
-            pending,
-            lag,
-            watermark,
-            verified_through,
+            standing.pending,
+            standing.lag,
+            standing.watermark,
+            standing.verified_through,
+            standing.n,
         )
 
     async def lookups(self, request_ids: Iterable[str]) -> Mapping[str, StoredAt]:

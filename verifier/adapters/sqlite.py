@@ -34,6 +34,7 @@ from verifier.core.outcome import Verdict
 from verifier.core.rollup import UNVERSIONED, Delta, Finding, KeyClaim, Row, Stored, fold, settle
 from verifier.core.storable import bounded_text, json_text
 from verifier.core.views import difference_view, key_result_view
+from verifier.stream.ports import Status
 
 APPLICATION_ID = 0x53565246
 """Marks a file as ours in its header, so that no other file is ever overwritten."""
@@ -132,9 +133,7 @@ class SqliteStore(SqliteReads):
         ).fetchone()
         return None if row is None else Position(*row)
 
-    async def status(
-        self, partition: int, *, pending: int, lag: int, watermark: float, verified_through: float
-    ) -> None:
+    async def status(self, partition: int, standing: Status) -> None:
         """As `PostgresStore.status`."""
         self._db.execute(
             """
@@ -144,8 +143,17 @@ class SqliteStore(SqliteReads):
                 pending = excluded.pending, lag = excluded.lag, updated_at = excluded.updated_at,
                 watermark = max(p.watermark, excluded.watermark),
                 verified_through = max(p.verified_through, excluded.verified_through)
+            WHERE p.n <= COALESCE(?, p.n)
             """,
-            (partition, pending, lag, watermark, verified_through, moment(verified_through)),
+            (
+                partition,
+                standing.pending,
+                standing.lag,
+                standing.watermark,
+                standing.verified_through,
+                moment(standing.verified_through),
+                standing.n,
+            ),
         )
 
     async def lookups(self, request_ids: Iterable[str]) -> Mapping[str, StoredAt]:

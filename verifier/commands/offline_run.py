@@ -28,7 +28,7 @@ from verifier.core.policy import Policy
 from verifier.stream.codec import Record
 from verifier.stream.outputs import Outputs
 from verifier.stream.partition import Incoming, PartitionConfig, PartitionWorker, Ports
-from verifier.stream.ports import Message
+from verifier.stream.ports import Message, Status
 from verifier.stream.tables import TablesWriter
 
 WORKER = "offline"
@@ -206,7 +206,8 @@ async def judge(
         await tables.write_all()
         through = max(through, worker.verified_through)
     for partition in range(spool.partitions if through else 0):  # no partition holds anything back any more
-        await store.status(partition, pending=0, lag=0, watermark=through, verified_through=through)
+        done = Status(pending=0, lag=0, watermark=through, verified_through=through)
+        await store.status(partition, done)
 
 
 async def _steps(

@@ -133,8 +133,10 @@ class PartitionWorker:
                 tell = _log.exception if self._care.is_new(name) else _log.warning
                 tell("partition_failed", partition=self.partition, batch=self._care.describe(), error=name)
                 self.blocked = f"failed: {name}; the log has the details"
-                self._care.failed()
-                await self._ports.clock.sleep(self._config.retry_s * 2 ** min(self._care.failures, 4))
+                wait_s = self._config.retry_s
+                if not self._care.failed():
+                    wait_s *= 2 ** min(self._care.failures, 4)
+                await self._ports.clock.sleep(wait_s)
             self.recovered, lost = False, True
 
     async def _make_up(self, sources: Iterable[Source]) -> None:
@@ -168,11 +170,8 @@ class PartitionWorker:
     async def _chunks(self, source: Source, start: int, end: int) -> AsyncGenerator[Sequence[Record], None]:
         async with aclosing(self._ports.records.read(source, self.partition, start, end)) as batches:
             async for records in batches:
-                at = 0
-                while at < len(records):
-                    chunk = records[at : at + self._care.records_max]
+                for chunk in self._care.pieces(source, records):
                     yield chunk
-                    at += len(chunk)
 
     async def _step_with_care(self, source: Source, chunk: Sequence[Record]) -> None:
         self._care.begin(source, chunk)
@@ -250,6 +249,7 @@ class PartitionWorker:
 
     def _feed_records(self, source: Source, records: Sequence[Record]) -> None:
         start, end = self._engine.positions[source], records[-1].offset + 1
+        self._care.feeding = source, records
         seen, rejections = self._care.decode(self._codec, source, self.partition, records, self._engine.known)
         if rejections:
             by_offset = {record.offset: record for record in records}
@@ -258,6 +258,7 @@ class PartitionWorker:
         self._raw.append((source, records))
         self.intake.note(source, seen)
         self._feed_slice(Slice(source=source, start=start, end=end, seen=seen, rejections=rejections))
+        self._care.feeding = None
 
     def _feed_slice(self, batch: Slice) -> None:
         clock = self._ports.clock

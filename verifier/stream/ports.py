@@ -157,10 +157,8 @@ class Store(Protocol):
         """Return where the entries lie of the requests that have a verdict."""
         ...
 
-    async def status(
-        self, partition: int, *, pending: int, lag: int, watermark: float, verified_through: float
-    ) -> None:
-        """Note where a partition stands between entries."""
+    async def status(self, partition: int, standing: Status) -> None:
+        """Note where a partition stands between entries, unless that is older than what is applied."""
         ...
 
 
@@ -188,17 +186,21 @@ class Tables(Protocol):
         ...
 
     def note_status(self, partition: int, status: Status) -> None:
-        """Note where a partition stands between entries."""
+        """Note where a partition stands between entries, unless that is older than what is applied."""
         ...
 
 
 class Status(Struct, frozen=True, kw_only=True):
-    """Where a partition stands: open requests, unread records, watermark, event time with all verdicts given."""
+    """Where a partition stands: open requests, unread records, watermark, event time with all verdicts given.
+
+    `n` is the journal's last entry then; without it, whatever is journaled does not matter.
+    """
 
     pending: int
     lag: int
     watermark: float
     verified_through: float
+    n: int | None = None
 
 
 class Clock(Protocol):

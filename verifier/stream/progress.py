@@ -55,6 +55,7 @@ class Progress:
             lag=0,
             watermark=watermark if watermark != NEVER else 0.0,
             verified_through=engine.verified_through,
+            n=engine.n,
         )
         self._tell()
 

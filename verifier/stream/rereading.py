@@ -38,11 +38,11 @@ class Rereading:
                     self._feed(engine, source, piece)
 
     def _feed(self, engine: Engine, source: Source, piece: Sequence[Record]) -> None:
-        self._care.begin(source, piece)
+        self._care.feeding = source, piece
         seen, rejections = self._care.decode(self._codec, source, self._partition, piece, ())
         for rejection in rejections:
             if rejection.reason == SET_ASIDE:
                 [record] = (record for record in piece if record.offset == rejection.offset)
                 self._outputs.reject(self._partition, record, rejection)
         engine.refeed(Slice(source=source, start=piece[0].offset, end=piece[-1].offset + 1, seen=seen))
-        self._care.passed_again()
+        self._care.feeding = None

@@ -23,6 +23,7 @@ WRITING_AT_ONCE_MAX = 4
 """Partitions written at once; PostgreSQL's other connections are for who asks."""
 RESURFACED_MAX = 10_000
 STATUS_EVERY_S = 0.5
+STATUS_AGAIN_S = 2.0
 
 
 class TablesWriter:
@@ -86,17 +87,20 @@ class TablesWriter:
         return found
 
     def note_status(self, partition: int, status: Status) -> None:
-        """Note where a partition stands; written with the next round if it changed, twice a second at most."""
+        """Note where a partition stands; written with the next round if it changed, twice a second at most.
+
+        Now and then it is written though nothing changed: a former owner of the partition may have had the last word.
+        """
         self._statuses[partition] = status
         if self._is_news(partition, status):
             self._changed.set()
 
     def _is_news(self, partition: int, status: Status) -> bool:
-        """Whether something has come to an end or begun, or anything else changed a while ago."""
+        """Whether something has come to an end or begun, or it was told a while ago."""
         at, told = self._told.get(partition, (0.0, None))
         if told is None or (not told.pending, not told.lag) != (not status.pending, not status.lag):
             return True
-        return told != status and self._clock.monotonic() - at >= STATUS_EVERY_S
+        return self._clock.monotonic() - at >= (STATUS_EVERY_S if told != status else STATUS_AGAIN_S)
 
     async def histories(self, partition: int, request_ids: Sequence[str]) -> Mapping[str, Sequence[int]]:
         """Return the journal offsets of all verdicts of the partition's requests, oldest first."""
@@ -168,13 +172,7 @@ class TablesWriter:
 
     async def _tell(self, partition: int, status: Status) -> None:
         try:
-            await self._store.status(
-                partition,
-                pending=status.pending,
-                lag=status.lag,
-                watermark=status.watermark,
-                verified_through=status.verified_through,
-            )
+            await self._store.status(partition, status)
             self._told[partition] = self._clock.monotonic(), status
             self._answered()
         except DependencyDown as down:

@@ -87,22 +87,6 @@ def test_no_more_records_are_set_aside_than_the_bound(monkeypatch: pytest.Monkey
     assert careful.failures == 5
 
 
-def test_a_failing_record_is_closed_in_on_wherever_a_recovery_begins() -> None:
-    careful = Care(1_000)
-    records = [record(edge("a"), offset=offset) for offset in range(0, 2_000, 2)]
-    poison, rounds = 1_234, 0
-    while (Source.EDGE, poison) not in careful.aside:
-        rounds += 1
-        for piece in careful.pieces(Source.EDGE, records):
-            careful.begin(Source.EDGE, piece)
-            if any(each.offset == poison for each in piece):
-                careful.failed()
-                break
-            careful.passed_again()
-    assert rounds == 4  # 1000 records, 62, 3, 1
-    assert list(careful.pieces(Source.EDGE, records)) == [records]
-
-
 def test_requests_to_be_judged_again_beyond_their_bound_keep_their_verdict(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
