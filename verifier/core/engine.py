@@ -125,7 +125,7 @@ class Engine:
         forgotten, which only the store can tell.
         """
         closed = self.join.is_closed
-        records = [seen for seen in batch.seen if closed(seen.event.request_id) is None]
+        records = [seen for seen in batch.seen if not closed(seen.event.request_id)]
         self._strays += self.join.add(batch.source, batch.start, records, float("inf"))
 
     def advance(self, now: float, at_end: Sequence[bool]) -> None:

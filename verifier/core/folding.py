@@ -1,7 +1,8 @@
-"""A waiting request's records folded into one JSON text, and back.
+"""A waiting request's records folded into one JSON text, and back; and so a closed one's conclusion.
 
 A decoded record is a dozen objects, which take more memory than its bytes where thousands of requests wait. The text
-says the same: what is unfolded equals what was folded, raw fields byte for byte.
+says the same: what is unfolded equals what was folded, raw fields byte for byte. A conclusion is three dozen objects,
+kept for long and looked at only if something comes late; its text is what the journal says of it, too.
 """
 
 from __future__ import annotations
@@ -11,17 +12,45 @@ from collections.abc import Sequence
 import msgspec
 
 from verifier.core.events import Seen
+from verifier.core.outcome import EventRef, Resolved
 
-_encode = msgspec.json.Encoder().encode
+
+class _Events(msgspec.Struct):
+    """What a conclusion rests on, without the conclusion."""
+
+    events: tuple[EventRef, ...]
+
+
+_encode = msgspec.json.Encoder(decimal_format="number").encode
 _decode = msgspec.json.Decoder(list[Seen]).decode
+_decode_resolved = msgspec.json.Decoder(Resolved).decode
+_decode_events = msgspec.json.Decoder(_Events).decode
 
 
 def fold(records: Sequence[Seen]) -> bytes:
     """The text of records."""
-    text = _encode(records)
-    return bytes(memoryview(text))  # of its size: the encoder's own has room to grow
+    return _text_of(records)
 
 
 def unfold(text: bytes) -> list[Seen]:
     """The records of a text that `fold` made. Their raw fields are parts of it."""
     return _decode(text)
+
+
+def fold_resolved(resolved: Resolved) -> bytes:
+    """The text of a conclusion."""
+    return _text_of(resolved)
+
+
+def unfold_resolved(text: bytes) -> Resolved:
+    """The conclusion of a text that `fold_resolved` made."""
+    return _decode_resolved(text)
+
+
+def events_of(text: bytes) -> tuple[EventRef, ...]:
+    """The records that the conclusion of a text that `fold_resolved` made rests on."""
+    return _decode_events(text).events
+
+
+def _text_of(value: Sequence[Seen] | Resolved) -> bytes:
+    return bytes(memoryview(_encode(value)))  # of its size: the encoder's own has room to grow

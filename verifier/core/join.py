@@ -383,7 +383,6 @@ class Join:
         """Request ids of open requests."""
         return self._open
 
-    def is_closed(self, request_id: str) -> Resolved | None:
-        """Return what was concluded of a closed request still held."""
-        held = self._closed.get(request_id)
-        return None if held is None else held.resolved
+    def is_closed(self, request_id: str) -> bool:
+        """Whether a request is closed and still held."""
+        return request_id in self._closed

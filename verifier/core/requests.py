@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from msgspec import Struct
 
 from verifier.core.events import Edge, Event, Response, Seen
-from verifier.core.folding import fold, unfold
+from verifier.core.folding import events_of, fold, fold_resolved, unfold, unfold_resolved
 from verifier.core.outcome import EventRef, Resolved
 from verifier.core.runs import Run
 
@@ -189,23 +189,28 @@ class Unfolded:
 
 
 class ClosedRequest:
-    """A closed request, the number of the journal entry that says so, and what has come since."""
+    """A closed request: what was concluded, as a text, and the number of the journal entry that says so."""
 
-    __slots__ = ("digests", "n", "resolved")
+    __slots__ = ("_digests", "_text", "n")
 
     def __init__(self, resolved: Resolved, n: int) -> None:
-        self.resolved = resolved
+        self._text = fold_resolved(resolved)
+        self._digests: set[int] | None = None
         self.n = n
-        self.digests: set[int] | None = None
+
+    @property
+    def resolved(self) -> Resolved:
+        """What was concluded."""
+        return unfold_resolved(self._text)
 
     def knows(self, digest: int) -> bool:
         """Whether a record of this content was part of the evidence."""
-        events = self.resolved.events
-        if len(events) <= _SCANNED_MAX:
-            return any(ref.digest == digest for ref in events)
-        if self.digests is None:
-            self.digests = {ref.digest for ref in events}
-        return digest in self.digests
+        digests = self._digests
+        if digests is None:
+            digests = {ref.digest for ref in events_of(self._text)}
+            if len(digests) > _SCANNED_MAX:
+                self._digests = digests
+        return digest in digests
 
 
 class Closing(Struct, frozen=True, kw_only=True, gc=False):

@@ -244,9 +244,9 @@ def test_a_closed_request_is_held_until_its_records_are_known_as_strays() -> Non
     bench = Bench(closed_hold_s=60.0).add(*pair("r")).at(TS)
     assert bench.closed() == ["r"]
     bench.at(TS + 60)
-    assert bench.join.is_closed("r") is not None
+    assert bench.join.is_closed("r")
     bench.at(TS + 60.001)
-    assert bench.join.is_closed("r") is None
+    assert not bench.join.is_closed("r")
     bench.add(edge("r"))
     assert [stray.event.request_id for stray in bench.strays] == ["r"]
     assert bench.join.pending == 0
@@ -258,7 +258,7 @@ def test_a_request_that_is_about_to_be_judged_again_is_not_forgotten() -> None:
     bench.add(write("r")).at(TS + 1000)
     assert [each.request_id for each in bench.join.take_reopening()] == ["r"]
     bench.at(TS + 1001)
-    assert bench.join.is_closed("r") is None
+    assert not bench.join.is_closed("r")
 
 
 def test_a_record_as_old_as_what_the_bound_made_us_forget_is_a_stray() -> None:
@@ -268,7 +268,7 @@ def test_a_record_as_old_as_what_the_bound_made_us_forget_is_a_stray() -> None:
         closing = bench.closing()
         bench.settle(request_id, closing[0].seen, closed_at=TS)
     bench.at(TS - 999)
-    assert bench.join.is_closed("a") is None
+    assert not bench.join.is_closed("a")
     bench.add(edge("a"), edge("c", ts=TS + 0.001))
     assert [stray.event.request_id for stray in bench.strays] == ["a"]
     assert bench.join.pending == 1
@@ -326,7 +326,7 @@ def test_a_recalled_request_takes_its_new_records_as_late_even_if_they_had_opene
     bench.join.recall(resolved, 8, bench.watermark)
     assert (bench.join.pending, bench.closing()) == (0, [])
     (reopening,) = bench.join.take_reopening()
-    assert reopening.resolved is resolved
+    assert reopening.resolved == resolved
     duplicates, late = bench.join.take_counts()
     assert (duplicates[Source.EDGE], [each.source for each in late]) == (1, [Source.MAIN_WRITES])
 
@@ -363,7 +363,7 @@ def test_the_bound_on_closed_requests_forgets_the_oldest() -> None:
         bench.add(*pair(request_id))
         bench.closed()
     bench.at(TS)
-    assert [bench.join.is_closed(request_id) is None for request_id in ("a", "b", "c")] == [
+    assert [not bench.join.is_closed(request_id) for request_id in ("a", "b", "c")] == [
         True,
         False,
         False,
