@@ -1,8 +1,9 @@
 """A waiting request's records folded into one JSON text, and back; and so a closed one's conclusion.
 
 A decoded record is a dozen objects, which take more memory than its bytes where thousands of requests wait. The text
-says the same: what is unfolded equals what was folded, raw fields byte for byte. A conclusion is three dozen objects,
-kept for long and looked at only if something comes late; its text is what the journal says of it, too.
+says the same: what is unfolded equals what was folded, raw fields byte for byte. It is compressed (LZ4): JSON repeats
+itself, and one side's records the other's. A conclusion is three dozen objects, kept for long and looked at only if
+something comes late; its text is what the journal says of it, too.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import msgspec
+from cramjam import lz4
 
 from verifier.core.events import Seen
 from verifier.core.outcome import EventRef, Resolved
@@ -28,18 +30,19 @@ _decode_events = msgspec.json.Decoder(_Events).decode
 
 
 def fold(records: Sequence[Seen]) -> bytes:
-    """The text of records."""
-    return _text_of(records)
+    """The compressed text of records."""
+    return bytes(lz4.compress_block(_encode(records)))
 
 
 def unfold(text: bytes) -> list[Seen]:
-    """The records of a text that `fold` made. Their raw fields are parts of it."""
-    return _decode(text)
+    """The records of a text that `fold` made. Their raw fields are parts of what was compressed."""
+    return _decode(bytes(lz4.decompress_block(text)))
 
 
 def fold_resolved(resolved: Resolved) -> bytes:
     """The text of a conclusion."""
-    return _text_of(resolved)
+    text = _encode(resolved)
+    return bytes(memoryview(text))  # of its size: the encoder's own has room to grow
 
 
 def unfold_resolved(text: bytes) -> Resolved:
@@ -50,7 +53,3 @@ def unfold_resolved(text: bytes) -> Resolved:
 def events_of(text: bytes) -> tuple[EventRef, ...]:
     """The records that the conclusion of a text that `fold_resolved` made rests on."""
     return _decode_events(text).events
-
-
-def _text_of(value: Sequence[Seen] | Resolved) -> bytes:
-    return bytes(memoryview(_encode(value)))  # of its size: the encoder's own has room to grow
