@@ -419,6 +419,8 @@ class Cluster:
             ends = self._servers.topics._ends
             if any(worker._engine.positions[s] < ends[s, partition] for s in _SOURCES):
                 return False
+            if worker._engine._strays:  # read again in a recovery, and the tables not yet asked
+                return False
             chain = self._watch.chains[partition]
             position = self._servers.store._partitions.get(partition)
             if chain and (position is None or position.n != chain[-1][1].n):
