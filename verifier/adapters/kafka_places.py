@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import OffsetOutOfRangeError
 
 from verifier.adapters.kafka_calls import REQUEST_TIMEOUT_S, guarded, stopped
 from verifier.core.errors import DependencyDown, VerifierError
@@ -43,16 +44,10 @@ class PlacesReader:
             return []
         await guarded(self._room.acquire(), "waiting for a consumer to read records with")
         try:
-            consumer = self._free.pop() if self._free else await self._started()
             try:
-                found = await _read(consumer, places)
-            except BaseException:
-                await stopped(consumer)
-                raise
-            if self._closed:
-                await stopped(consumer)
-            else:
-                self._free.append(consumer)
+                found = await self._read(places, looking=False)
+            except _NotThere:
+                found = await self._read(places, looking=True)
         finally:
             self._room.release()
         return [found.get(place) for place in places]
@@ -63,11 +58,25 @@ class PlacesReader:
         while self._free:
             await stopped(self._free.pop())
 
+    async def _read(self, places: Sequence[Place], *, looking: bool) -> dict[Place, Record]:
+        """Read with a consumer that is free; one that failed is not kept."""
+        consumer = self._free.pop() if self._free else await self._started()
+        try:
+            found = await _read(consumer, places, looking=looking)
+        except BaseException:
+            await stopped(consumer)
+            raise
+        if self._closed:
+            await stopped(consumer)
+        else:
+            self._free.append(consumer)
+        return found
+
     async def _started(self) -> AIOKafkaConsumer:
         consumer = AIOKafkaConsumer(
             bootstrap_servers=self._bootstrap,
             enable_auto_commit=False,
-            auto_offset_reset="earliest",
+            auto_offset_reset="none",
             max_partition_fetch_bytes=FETCH_BYTES_MAX,
             fetch_max_wait_ms=FETCH_WAIT_MS,
         )
@@ -79,15 +88,34 @@ class PlacesReader:
         return consumer
 
 
-async def _read(consumer: AIOKafkaConsumer, places: Sequence[Place]) -> dict[Place, Record]:
+class _NotThere(Exception):
+    """Some of what was asked for without looking is gone, or was not written yet."""
+
+
+async def _read(consumer: AIOKafkaConsumer, places: Sequence[Place], *, looking: bool) -> dict[Place, Record]:
+    """Read what is there of the places, either `looking` first what that is, or raising `_NotThere` if not all is.
+
+    Nearly always it is all there, and whoever waits is spared the question.
+    """
     wanted = set(places)
     runs = _runs(sorted(wanted))
     consumer.assign(list(runs))
-    await _begin(consumer, runs)
+    if looking:
+        await _begin(consumer, runs)
+    else:
+        for tp, of_partition in runs.items():
+            consumer.seek(tp, of_partition[0][0])
     found: dict[Place, Record] = {}
     waited_ms = 0
     while runs:
-        batches = await guarded(consumer.getmany(*runs, timeout_ms=_POLL_MS), "reading records")
+        try:
+            batches = await guarded(consumer.getmany(*runs, timeout_ms=_POLL_MS), "reading records")
+        except DependencyDown as down:
+            if looking or not isinstance(down.__cause__, OffsetOutOfRangeError):
+                raise
+            raise _NotThere from down
+        if not batches and not looking:
+            raise _NotThere
         waited_ms = 0 if batches else waited_ms + _POLL_MS
         if waited_ms > REQUEST_TIMEOUT_S * 1000:
             raise DependencyDown("kafka", f"reading records: none came in {REQUEST_TIMEOUT_S:.0f} s")

@@ -222,33 +222,39 @@ class PostgresReads:
 
     async def request(self, request_id: str) -> View | None:
         """A request's row, differences, writes and conflicts, and where its journal entries lie, or None."""
-        row = await self._fetchrow(
-            "SELECT r.request_id, r.ts, r.route, r.verdict, r.rev, r.reasons, r.missing, r.partition,"
-            " r.journal_offsets, r.user_id, d.differences"
-            " FROM requests r LEFT JOIN divergences d USING (request_id) WHERE r.request_id = $1",
-            bounded_text(request_id),
-        )
+        row = await self._fetchrow(_ONE_REQUEST, bounded_text(request_id))
         if row is None:
             return None
-        writes = await self._fetchrow(
-            "SELECT operation_type, user_id, shadow_request_id, main_request_id, shadow_data, main_data,"
-            " shadow_status, main_status, error FROM shadow_writes WHERE request_id = $1",
-            request_id,
-        )
-        conflicts = await self._fetch(
-            f"SELECT {_CONFLICT_COLUMNS} FROM conflicts WHERE NOT retracted"
-            f" AND (winner_request_id = $1 OR loser_request_id = $1)"
-            f" ORDER BY ts DESC, id DESC LIMIT {CONFLICTS_OF_REQUEST_MAX}",
-            request_id,
+        found = _decoded(row, "differences", "conflicts", "shadow_data", "main_data")
+        writes = {column: found.pop(column) for column in _WRITES_COLUMNS}
+        user_id, has_written, conflicts = (
+            found.pop(name) for name in ("of_user", "has_written", "conflicts")
         )
         return {
-            **_decoded(row, "differences"),
-            "writes": None if writes is None else _decoded(writes, "shadow_data", "main_data"),
-            "conflicts": [_conflict_view(conflict) for conflict in conflicts],
+            **found,
+            "user_id": user_id,
+            "writes": writes if has_written else None,
+            "conflicts": conflicts or [],
         }
 
 
 _CONFLICT_COLUMNS = "id, scope, key, entity, kind, winner, loser, strategy, ts"
+_WRITES_COLUMNS = (
+    "operation_type", "user_id", "shadow_request_id", "main_request_id", "shadow_data", "main_data",
+    "shadow_status", "main_status", "error",
+)  # fmt: skip
+# In one statement: somebody waits for the answer, and each further one waits for its turn of the loop, too.
+_ONE_REQUEST = f"""
+SELECT r.request_id, r.ts, r.route, r.verdict, r.rev, r.reasons, r.missing, r.partition, r.journal_offsets,
+       r.user_id AS of_user, d.differences, w.request_id IS NOT NULL AS has_written,
+       {", ".join(f"w.{column}" for column in _WRITES_COLUMNS)},
+       (SELECT jsonb_agg(to_jsonb(c) ORDER BY c.ts DESC, c.id DESC)
+        FROM (SELECT {_CONFLICT_COLUMNS} FROM conflicts
+              WHERE NOT retracted AND (winner_request_id = $1 OR loser_request_id = $1)
+              ORDER BY ts DESC, id DESC LIMIT {CONFLICTS_OF_REQUEST_MAX}) c) AS conflicts
+FROM requests r LEFT JOIN divergences d USING (request_id) LEFT JOIN shadow_writes w USING (request_id)
+WHERE r.request_id = $1
+"""
 
 
 class _Page:

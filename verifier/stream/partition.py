@@ -347,10 +347,10 @@ class PartitionWorker:
 
     async def _derive(self, offset: int, entry: Entry) -> None:
         """Bring an entry that is in the journal to everything derived from it."""
+        self.progress.doing = "handing over to the tables"
+        await self._ports.tables.put(self.partition, offset, entry)  # first: they are written meanwhile
         self.progress.doing = "publishing"
         await self._publishing.publish(entry)
-        self.progress.doing = "handing over to the tables"
-        await self._ports.tables.put(self.partition, offset, entry)
         self._outputs.observe(entry, self._ports.clock.now())
         self._safe = entry.safe
         self._contests.tell(entry)
