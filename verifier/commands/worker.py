@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 
 import structlog
 
@@ -26,6 +27,8 @@ STOP_WITHIN_S = 7.5
 CLOSE_WITHIN_S = 1.5
 WEB_GRACE_S = 3.0
 GC_OBJECTS = 50_000
+SWITCH_S = 0.001
+"""How long a thread that works may keep the others waiting: the client's, which fetches, has only little to do."""
 WAITING_GRACE_S = 0.5
 EXIT_LEFT_BEHIND = 3
 
@@ -33,6 +36,7 @@ EXIT_LEFT_BEHIND = 3
 async def run_worker(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT. Raises `TopicsWrong` when the topics cannot be joined."""
     _collect_rarely()
+    sys.setswitchinterval(SWITCH_S)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
