@@ -11,6 +11,7 @@ from verifier.adapters.claims import RedisClaims
 from verifier.adapters.clock import SystemClock
 from verifier.adapters.kafka import KafkaJournal, KafkaReader, KafkaWriter
 from verifier.adapters.metrics import Metrics
+from verifier.adapters.packing import LZ4
 from verifier.adapters.postgres import PostgresStore
 from verifier.adapters.redaction import Redactor
 from verifier.adapters.settings import Settings
@@ -71,6 +72,7 @@ def engine_maker(settings: Settings, judge: Judge, now: Callable[[], float]) -> 
         closed_hold_s=2 * settings.join_timeout_s,
         closed_requests_max=settings.closed_requests_max,
         pending_requests_max=settings.pending_requests_max,
+        packing=LZ4,
     )
 
     def make(partition: int) -> Engine:

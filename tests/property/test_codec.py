@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from verifier.adapters.packing import LZ4
 from verifier.core.events import SIDES_OF_SOURCE, Edge, Response, Seen, Source, Write
-from verifier.core.folding import fold, unfold
+from verifier.core.folding import UNPACKED, Packing, fold, unfold
 from verifier.stream.codec import REASONS, TS_MAX, TS_MIN, Codec, CodecConfig
 from verifier.testing import StubRecord, edge, response, write
 
@@ -209,12 +210,14 @@ def test_what_is_read_quickly_is_read_as_it_would_be_slowly(
 
 
 @settings(max_examples=500, deadline=None)
-@given(batches())
-def test_what_was_read_is_the_same_once_folded_and_unfolded(batch: tuple[Source, list[bytes | None]]) -> None:
+@given(batches(), st.sampled_from((UNPACKED, LZ4)))
+def test_what_was_read_is_the_same_once_folded_and_unfolded(
+    batch: tuple[Source, list[bytes | None]], packing: Packing
+) -> None:
     source, read = batch
     records = [StubRecord(offset=2**40 + n, value=value) for n, value in enumerate(read)]
     events, _ = CODEC.decode(source, 0, records)
-    unfolded = unfold(fold(events))
+    unfolded = unfold(fold(events, packing), packing)
     assert unfolded == events
     assert [in_full(seen) for seen in unfolded] == [in_full(seen) for seen in events]
 

@@ -21,6 +21,7 @@ from tests.simulation.links import (
 )
 from tests.simulation.traffic import POISON, POISON_TO_THE_ENGINE, ROUTES
 from tests.simulation.virtual_loop import VirtualLoop
+from verifier.adapters.packing import LZ4
 from verifier.core.engine import Engine, Slice
 from verifier.core.events import Source
 from verifier.core.join import JoinConfig
@@ -295,6 +296,7 @@ class Process:
             pending_requests_max=setup.pending_requests_max,
             due_at_once_max=setup.due_at_once_max,
             unfolded_requests_max=2,
+            packing=LZ4,
         )
         self._lives += 1
         watermark = _Watched(

@@ -71,7 +71,7 @@ class Join:
         self._timers = Timeline()
         self._ages = Timeline()
         self._runs = Runs()
-        self._unfolded = Unfolded(self._open, self._runs.run_of, config.unfolded_requests_max)
+        self._unfolded = Unfolded(self._open, self._runs.run_of, config.unfolded_requests_max, config.packing)
         self._closing: dict[str, tuple[OpenRequest, bool]] = {}
         self._reopening: dict[str, dict[int, Seen]] = {}
         self.duplicates = [0 for _ in Source]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from msgspec import Struct
 
 from verifier.core.events import Edge, Event, Response, Seen
-from verifier.core.folding import events_of, fold, fold_resolved, unfold, unfold_resolved
+from verifier.core.folding import UNPACKED, Packing, events_of, fold, fold_resolved, unfold, unfold_resolved
 from verifier.core.outcome import EventRef, Resolved
 from verifier.core.runs import Run
 
@@ -30,7 +30,8 @@ class JoinConfig(Struct, frozen=True, kw_only=True):
     """How long and how much the join keeps. Durations in seconds of event time; bounds for each partition.
 
     `due_at_once_max`: how many requests are closed at once because of the time; judging them keeps all else waiting.
-    Of the open requests about `unfolded_requests_max` hold their records as they were read, the older ones as text.
+    Of the open requests about `unfolded_requests_max` hold their records as they were read, the older ones as
+    text, packed by `packing`.
     """
 
     join_timeout_s: float = 30.0
@@ -42,6 +43,7 @@ class JoinConfig(Struct, frozen=True, kw_only=True):
     pending_requests_max: int = 500_000
     due_at_once_max: int = 1_000
     unfolded_requests_max: int = 5_000
+    packing: Packing = UNPACKED
 
     @property
     def needed(self) -> int:
@@ -128,16 +130,16 @@ class OpenRequest:
         elif side != "reference":
             self.writes_other += 1
 
-    def fold(self) -> None:
+    def fold(self, packing: Packing) -> None:
         """Hold the records as a text, unless they are many: unfolding has to be cheap whenever one is added."""
         if self.digests is None:
-            self.folded = fold(self.seen)
+            self.folded = fold(self.seen, packing)
             del self.seen, self.runs
 
-    def unfold(self, run_of: Callable[[Seen], Run]) -> None:
+    def unfold(self, run_of: Callable[[Seen], Run], packing: Packing) -> None:
         """Hold the records as they were read."""
         if self.folded is not None:
-            self.seen = unfold(self.folded)
+            self.seen = unfold(self.folded, packing)
             self.runs = [run_of(seen) for seen in self.seen]
             self.folded = None
 
@@ -148,25 +150,28 @@ class Unfolded:
     Those that wait for what will not come soon are many and get nothing new; the others are folded rarely, if ever.
     """
 
-    __slots__ = ("_line", "_most", "_number", "_open", "_run_of")
+    __slots__ = ("_line", "_most", "_number", "_open", "_packing", "_run_of")
 
-    def __init__(self, is_open: Mapping[str, OpenRequest], run_of: Callable[[Seen], Run], most: int) -> None:
+    def __init__(
+        self, is_open: Mapping[str, OpenRequest], run_of: Callable[[Seen], Run], most: int, packing: Packing
+    ) -> None:
         self._open = is_open
         self._run_of = run_of
         self._most = most
+        self._packing = packing
         self._line: deque[str] = deque()
         self._number = 0
 
     def add(self, request_id: str, request: OpenRequest) -> None:
         """Put an open request at the end of the line, ready for another record."""
-        request.unfold(self._run_of)
+        request.unfold(self._run_of, self._packing)
         request.in_line = True
         self._line.append(request_id)
         self._number += 1
 
     def remove(self, request: OpenRequest) -> None:
         """Note that a request is open no more; it is left as it was read."""
-        request.unfold(self._run_of)
+        request.unfold(self._run_of, self._packing)
         if request.in_line:
             request.in_line = False
             self._number -= 1
@@ -179,7 +184,7 @@ class Unfolded:
             if request is not None and request.in_line:
                 request.in_line = False
                 self._number -= 1
-                request.fold()
+                request.fold(self._packing)
         if len(line) > 4 * self._number + STALE_MIN:  # most have been closed
             in_line = [i for i in line if (request := self._open.get(i)) is not None and request.in_line]
             self._line = deque(dict.fromkeys(in_line))

@@ -55,12 +55,15 @@ class Care:
         self._chunk = None
         self.records_max = min(self._records_at_once_max, self.records_max * 2)
 
-    def failed(self) -> bool:
-        """Note that something did; returns whether less is suspected now than before."""
+    def failed(self, error: Exception) -> bool:
+        """Note that something did; returns whether less is suspected now than before.
+
+        That memory ran out is no record's fault.
+        """
         self.failures += 1
         suspected = self.feeding or self._chunk
         self.feeding = self._chunk = None
-        if suspected is None:
+        if suspected is None or isinstance(error, MemoryError):
             self.records_max = min(CAREFUL_RECORDS_MAX, self._records_at_once_max)
             return False
         source, chunk = suspected
@@ -111,6 +114,8 @@ class Care:
             good = [record for record in records if (source, record.offset) not in self.aside]
         try:
             seen, rejections = codec.decode(source, partition, good, known)
+        except MemoryError:
+            raise
         except Exception:  # noqa: BLE001 - whose fault it is shows when each is by itself
             seen, rejections = self._decode_each(codec, source, partition, good, known)
         if not self.aside:
@@ -131,6 +136,8 @@ class Care:
         for record in records:
             try:
                 seen, rejected = codec.decode(source, partition, [record], known)
+            except MemoryError:
+                raise
             except Exception as error:
                 if not self._set_aside(source, record.offset):
                     raise

@@ -134,7 +134,7 @@ class PartitionWorker:
                 tell("partition_failed", partition=self.partition, batch=self._care.describe(), error=name)
                 self.blocked = f"failed: {name}; the log has the details"
                 wait_s = self._config.retry_s
-                if not self._care.failed():
+                if not self._care.failed(error):
                     wait_s *= 2 ** min(self._care.failures, 4)
                 await self._ports.clock.sleep(wait_s)
             self.recovered, lost = False, True

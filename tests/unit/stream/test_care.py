@@ -13,13 +13,16 @@ from verifier.stream.care import CAREFUL_RECORDS_MAX, SET_ASIDE, Care
 from verifier.stream.codec import Codec, CodecConfig, Record
 from verifier.testing import edge, record
 
+MISTAKE = ZeroDivisionError()
+
 
 class Failing(Codec):
     """Fails on records at some offsets, and counts how often it is asked."""
 
-    def __init__(self, *offsets: int) -> None:
+    def __init__(self, *offsets: int, error: Exception = MISTAKE) -> None:
         super().__init__(CodecConfig())
         self._offsets = offsets
+        self._error = error
         self.calls = 0
 
     def decode(
@@ -27,7 +30,7 @@ class Failing(Codec):
     ) -> tuple[list[Seen], list[Rejection]]:
         self.calls += 1
         if any(each.offset in self._offsets for each in records):
-            raise ZeroDivisionError
+            raise self._error
         return super().decode(source, partition, records, known)
 
 
@@ -67,7 +70,7 @@ def test_a_failing_record_is_closed_in_on_wherever_a_recovery_begins() -> None:
         for piece in careful.pieces(Source.EDGE, records):
             careful.feeding = Source.EDGE, piece
             if any(each.offset == poison for each in piece):
-                assert careful.failed()
+                assert careful.failed(MISTAKE)
                 break
             careful.feeding = None
     assert rounds == 4  # 1000 records, 62, 3, 1
@@ -79,7 +82,7 @@ def test_what_is_suspected_of_one_source_is_not_forgotten_over_another() -> None
     of_edge, of_main = records_at(*range(64)), records_at(*range(32))
     for source, suspected in ((Source.EDGE, of_edge), (Source.MAIN_RESPONSES, of_main)):
         careful.feeding = source, suspected
-        assert careful.failed()
+        assert careful.failed(MISTAKE)
     assert [len(piece) for piece in careful.pieces(Source.EDGE, of_edge)] == [4] * 16
     assert [len(piece) for piece in careful.pieces(Source.MAIN_RESPONSES, of_main)] == [2] * 16
     assert [len(piece) for piece in careful.pieces(Source.SHADOW_RESPONSES, of_edge)] == [64]
@@ -87,7 +90,7 @@ def test_what_is_suspected_of_one_source_is_not_forgotten_over_another() -> None
 
 def test_a_failure_of_nobody_knows_what_makes_smaller_steps_that_grow_as_they_pass() -> None:
     careful = Care(4_000)
-    assert not careful.failed()
+    assert not careful.failed(MISTAKE)
     assert careful.records_max == CAREFUL_RECORDS_MAX
     sizes = []
     for piece in careful.pieces(Source.EDGE, records_at(*range(4_000))):
@@ -101,7 +104,16 @@ def test_a_step_that_fails_after_all_is_fed_is_suspected_as_a_whole() -> None:
     chunk = records_at(5)
     careful.begin(Source.EDGE, chunk)
     assert careful.describe() == "1 records of edge from offset 5"
-    assert careful.failed()
+    assert careful.failed(MISTAKE)
     assert careful.aside == {(Source.EDGE, 5)}
     careful.begin(Source.EDGE, chunk)
-    assert not careful.failed()  # it is aside already: something else is wrong
+    assert not careful.failed(MISTAKE)  # it is aside already: something else is wrong
+
+
+def test_no_record_is_set_aside_because_memory_ran_out() -> None:
+    careful = Care(1_000)
+    with pytest.raises(MemoryError):
+        careful.decode(Failing(5, error=MemoryError()), Source.EDGE, 0, records_at(4, 5), ())
+    careful.feeding = Source.EDGE, records_at(5)
+    assert not careful.failed(MemoryError())
+    assert careful.aside == set()

@@ -82,7 +82,7 @@ def test_no_more_records_are_set_aside_than_the_bound(monkeypatch: pytest.Monkey
     careful = Care(100)
     for offset in range(5):
         careful.begin(Source.EDGE, [record(edge("a"), offset=offset)])
-        careful.failed()
+        careful.failed(ZeroDivisionError())
     assert careful.aside == {(Source.EDGE, 0), (Source.EDGE, 1)}
     assert careful.failures == 5
 
