@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from stream_world import StreamWorld, eventually, pair
 from verifier.core.engine import Engine, Slice
 from verifier.core.events import Source
 from verifier.stream.codec import Codec, CodecConfig, Record
-from verifier.testing import edge
+from verifier.testing import MemoryJournal, edge
 
 Place = tuple[Source, int]
 REQUESTS = 1_200
@@ -110,3 +111,28 @@ async def test_poison_that_a_next_owner_has_to_read_again_does_not_stop_it() -> 
     assert summary["requests"]["match"] == 200
     assert summary["rejected"] == 1
     assert set_aside(world) == {("edge", 100)}
+
+
+async def test_what_was_in_work_when_the_partition_was_lost_is_not_blamed_for_what_fails_later() -> None:
+    class FailsOnce(MemoryJournal):
+        failures = 1
+
+        async def tail(self, partition: int) -> tuple[int, int]:
+            if self.failures:
+                self.failures -= 1
+                raise ZeroDivisionError("a mistake that has nothing to do with any record")
+            return await super().tail(partition)
+
+    world = StreamWorld(join_timeout_s=1.0)
+    journal = world.journal = FailsOnce()
+    world.produce(*pair("r", time.time()))
+    worker, _ = world.worker()
+    worker._care.begin(Source.EDGE, world.topics.records(Source.EDGE, 0, 0)[:1])  # when another took over
+    async with world.running() as other:
+        await world.hand_over(other)
+        await world.settled(1)
+    journal.failures = 1
+    running = asyncio.create_task(worker.run())
+    await eventually("it has recovered", lambda: worker.recovered and not journal.failures)
+    running.cancel()
+    assert worker._care.aside == set()

@@ -45,6 +45,10 @@ class Care:
             self._told.add(error)
         return not known
 
+    def begin_again(self) -> None:
+        """Note that nothing is in work: what was, when the partition was lost or a server away, is not to blame."""
+        self.feeding = self._chunk = None
+
     def begin(self, source: Source, chunk: Sequence[Record]) -> None:
         """Note what is in the next step, and nothing else."""
         self._chunk = (source, chunk)

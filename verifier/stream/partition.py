@@ -107,6 +107,7 @@ class PartitionWorker:
         """Recover, then work until told to finish. Whatever goes wrong, the journal says where to take up again."""
         lost = False
         while True:
+            self._care.begin_again()
             try:
                 await self._recover()
                 self.intake.begin()

@@ -186,7 +186,7 @@ class Tables(Protocol):
         ...
 
     def note_status(self, partition: int, status: Status) -> None:
-        """Note where a partition stands between entries, unless that is older than what is applied."""
+        """Note where a partition stands between entries."""
         ...
 
 
