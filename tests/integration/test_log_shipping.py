@@ -167,6 +167,32 @@ def response(number: int, body: str) -> bytes:
     return f'{{"v":1,"request_id":"ship-{number}","status":200,"body":{body}}}'.encode()
 
 
+def test_nothing_of_a_burst_stays_behind(ship: Ship, kafka: Kafka, topic: str, tmp_path: Path) -> None:
+    """Bursts larger than its queue. When that overflowed to disk, some 2 of 100 bursts were not sent to the end."""
+    bursts, size = 100, 400
+    log = tmp_path / "shadow.responses.json"
+    ship()
+
+    async def send() -> None:
+        consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap)
+        await consumer.start()
+        partitions = [TopicPartition(response_topics(topic)[1], number) for number in range(PARTITIONS)]
+        try:
+            for burst in range(bursts):
+                first = burst * size
+                append(log, [response(first + number, "1") for number in range(size)])
+                deadline = time.monotonic() + 30.0
+                while (sent := sum((await consumer.end_offsets(partitions)).values())) < first + size:
+                    assert time.monotonic() < deadline, (
+                        f"burst {burst}: {first + size - sent} lines stay behind"
+                    )
+                    await asyncio.sleep(0.02)
+        finally:
+            await consumer.stop()
+
+    asyncio.run(send())
+
+
 def test_responses_arrive_in_their_topics_however_large_or_deep(
     ship: Ship, kafka: Kafka, topic: str, tmp_path: Path
 ) -> None:
@@ -236,6 +262,28 @@ def test_lines_written_while_kafka_is_away_arrive_when_it_is_back(
     arrived = Counter(value for _, _, value in read(kafka, topic, 3000, timeout_s=60))
     assert set(arrived) == set(lines)
     assert sum(arrived.values()) - len(lines) <= 20, "more was repeated than was under way"
+
+
+def test_an_outage_longer_than_its_queues_ends_by_itself(
+    ship: Ship, kafka: Kafka, topic: str, tmp_path: Path
+) -> None:
+    """Of each file more waits than rsyslog takes: it must come out of that without a restart."""
+    if kafka.external:
+        pytest.skip("a Kafka from outside is not ours to stop")
+    logs = [tmp_path / name for name in ("edge.log.json", "main.responses.json", "shadow.responses.json")]
+    topics = [topic, *response_topics(topic)]
+    ship()
+    for log, name in zip(logs, topics, strict=True):
+        append(log, [response(number, "1") for number in range(300)])
+        assert len(read(kafka, name, 300, settle_s=0)) == 300
+    kafka.stop()
+    for log in logs:
+        append(log, [response(number, "1") for number in range(300, 5000)])
+    kafka.start()
+    for name in topics:
+        arrived = Counter(value for _, _, value in read(kafka, name, 5000, timeout_s=60))
+        assert set(arrived) == {response(number, "1") for number in range(5000)}
+        assert sum(arrived.values()) - 5000 <= 20, "more was repeated than was under way"
 
 
 def test_wrong_parameters_are_refused(tmp_path: Path) -> None:

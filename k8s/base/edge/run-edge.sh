@@ -10,7 +10,7 @@ parameters=${EDGE_PARAMETERS_DIR:-/etc/edge/parameters}
 files=${EDGE_FILES_DIR:-/etc/edge/files}
 ship_dir=${EDGE_SHIP_DIR:-/var/lib/ship}   # rsyslog's work folder: says which log file it reads
 log_bytes=${EDGE_LOG_BYTES:-134217728}     # rotate a log at this size, once the shipper has read the one before
-log_bytes_max=${EDGE_LOG_BYTES_MAX:-1073741824} # rotate it at this size in any case: what the shipper has not read is lost
+log_bytes_max=${EDGE_LOG_BYTES_MAX:-1610612736} # rotate it at this size in any case: what the shipper has not read is lost
 poll_s=${EDGE_POLL_S:-1}
 drain_s=${EDGE_DRAIN_S:-65}                # at a stop, longest wait for requests under way
 

@@ -6,10 +6,11 @@ import asyncio
 import signal
 import subprocess
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from tests.deployment.kubernetes.edge_pod import (
     PATH,
@@ -23,10 +24,13 @@ from tests.deployment.kubernetes.edge_pod import (
 )
 from tests.deployment.kubernetes.rendered import K8S, one
 from tests.deployment.kubernetes.test_phases import SHARES
+from verifier.demo.stack.kafka import Kafka
 from verifier.demo.stack.ports import LOOPBACK
 
 USERS = 400
-StartShipper = Callable[[Path], None]
+StartShipper = Callable[[Path, str], None]
+NO_KAFKA = f"{LOOPBACK}:1,{LOOPBACK}:2"
+SHIPPED_TO = ("edge.requests", "main.responses", "shadow.responses")
 
 
 async def serve_users(edge: Edge, **headers: str) -> Counter[str]:
@@ -127,31 +131,42 @@ async def test_a_stop_finishes_the_request_under_way() -> None:
         assert '"side":"main"' in (edge.folder / "log" / "edge.json").read_text()
 
 
-def shipping(folder: Path) -> dict[str, str]:
+def shipping(folder: Path, bootstrap: str = NO_KAFKA) -> dict[str, str]:
     return {
         "PATH": PATH,
         "EDGE_FILES_DIR": str(K8S / "shadow-proxy"),
-        "SHIP_KAFKA": f"{LOOPBACK}:1,{LOOPBACK}:2",
-        "SHIP_TOPIC": "edge.requests",
-        "SHIP_MAIN_RESPONSES_TOPIC": "main.responses",
-        "SHIP_SHADOW_RESPONSES_TOPIC": "shadow.responses",
+        "SHIP_KAFKA": bootstrap,
+        "SHIP_TOPIC": SHIPPED_TO[0],
+        "SHIP_MAIN_RESPONSES_TOPIC": SHIPPED_TO[1],
+        "SHIP_SHADOW_RESPONSES_TOPIC": SHIPPED_TO[2],
         "SHIP_LOG_PATH": str(folder / "log" / "edge.json"),
         "SHIP_MAIN_RESPONSES_LOG_PATH": str(folder / "log" / "main.json"),
         "SHIP_SHADOW_RESPONSES_LOG_PATH": str(folder / "log" / "shadow.json"),
         "SHIP_WORK_DIR": str(folder / "ship"),
-        "SHIP_QUEUE_SIZE": "64m",
         "SHIP_ERROR_LOG": "/dev/stderr",
     }
+
+
+@pytest.fixture
+async def kafka(tmp_path: Path) -> AsyncIterator[Kafka]:
+    with Kafka(tmp_path / "kafka") as started:
+        admin = AIOKafkaAdminClient(bootstrap_servers=started.bootstrap)
+        await admin.start()
+        await admin.create_topics([NewTopic(name, 1, 1) for name in SHIPPED_TO])
+        await admin.close()
+        yield started
 
 
 @pytest.fixture
 def shipper_started() -> Iterator[StartShipper]:
     started: list[subprocess.Popen[bytes]] = []
 
-    def start(folder: Path) -> None:
+    def start(folder: Path, bootstrap: str) -> None:
         command = ["/bin/sh", str(SCRIPTS / "run-shipper.sh")]
         with (folder / "shipper-said").open("wb") as said:
-            started.append(subprocess.Popen(command, env=shipping(folder), stdout=said, stderr=said))
+            started.append(
+                subprocess.Popen(command, env=shipping(folder, bootstrap), stdout=said, stderr=said)
+            )
 
     yield start
     for process in started:
@@ -160,7 +175,7 @@ def shipper_started() -> Iterator[StartShipper]:
 
 
 async def test_a_log_is_rotated_once_its_shipper_has_come_to_it(
-    shipper_started: StartShipper,
+    shipper_started: StartShipper, kafka: Kafka
 ) -> None:
     async with backends() as servers, edge_over(servers, EDGE_LOG_BYTES="100000") as edge:
         await serve_users(edge)
@@ -170,7 +185,7 @@ async def test_a_log_is_rotated_once_its_shipper_has_come_to_it(
         for weight in ("1", "2"):
             await edge.takes_up({"EDGE_CANARY_WEIGHT": weight})
         assert not old.exists(), "nobody has read it yet"
-        shipper_started(edge.folder)
+        shipper_started(edge.folder, kafka.bootstrap)
         await until(old.exists, "the rotation", edge.folder / "shipper-said")
         assert log.exists()
         assert edge.count("LOST") == 0

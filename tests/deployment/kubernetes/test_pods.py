@@ -185,8 +185,8 @@ def test_the_logs_fit_into_their_volumes() -> None:
     logs = [key for key in parameters("shadow") if key.endswith("_LOG") and key != "EDGE_ERROR_LOG"]
     assert gib(volumes["log"]) > len(logs) * 2 * int(found[1]) / 2**30
     template = (K8S / "shadow-proxy" / "rsyslog.conf.template").read_text(encoding="utf-8")
-    queues = template.count("queue.maxDiskSpace=")
-    assert gib(volumes["ship"]) > queues * 0.5
+    lines = sum(map(int, re.findall(r'queue\.size="(\d+)"', template)))
+    assert gib(volumes["ship"]) > lines * 256 / 2**20
     nginx = next(c for c in containers(edge) if c["name"] == "nginx")
     assert gib(nginx["resources"]["limits"]["ephemeral-storage"]) >= sum(map(gib, volumes.values()))
 

@@ -18,17 +18,16 @@ STOP_GRACE_S = 30.0  # while Kafka is away: its own time-outs add up to some 15 
 
 _BOOTSTRAP = re.compile(r"[A-Za-z0-9._\[\]:-]+:[0-9]{1,5}(?:,[A-Za-z0-9._\[\]:-]+:[0-9]{1,5})*")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
-_SIZE = re.compile(r"[0-9]+[kmg]?")
 
 
 class Rsyslog:
     """Ships each line of `log_path` to `topic` (its full name, with any prefix) of the Kafka at `bootstrap`.
 
     The response records that the edge writes beside it go to the topics of responses.
-    Its place in the file, its queue and its own log (`error_log_path`) are under `data_dir` and outlast a
-    stop: the next start goes on where this one ended. `queue_size` bounds what waits on disk while Kafka is
-    away; past it the lines wait in the log file. It opens no system socket. A context manager: started and
-    stopped. Raises StackError when a parameter is wrong or rsyslog cannot be run.
+    Its place in the file, what it held at a stop and its own log (`error_log_path`) are under `data_dir` and
+    outlast a stop: the next start goes on where this one ended. While Kafka is away the lines wait in the log
+    file. It opens no system socket. A context manager: started and stopped. Raises StackError when a
+    parameter is wrong or rsyslog cannot be run.
     """
 
     def __init__(
@@ -40,14 +39,12 @@ class Rsyslog:
         *,
         main_responses_topic: str = "main.responses",
         shadow_responses_topic: str = "shadow.responses",
-        queue_size: str = "1g",
     ) -> None:
         for name, value, form in (
             ("bootstrap", bootstrap, _BOOTSTRAP),
             ("topic", topic, _TOPIC),
             ("main_responses_topic", main_responses_topic, _TOPIC),
             ("shadow_responses_topic", shadow_responses_topic, _TOPIC),
-            ("queue_size", queue_size, _SIZE),
         ):
             if not form.fullmatch(value):
                 raise StackError(f"{name} cannot be {value!r}: rsyslog would misread it")
@@ -67,7 +64,6 @@ class Rsyslog:
             "SHIP_MAIN_RESPONSES_TOPIC": main_responses_topic,
             "SHIP_SHADOW_RESPONSES_LOG_PATH": str(self.log_path.with_name(SHADOW_RESPONSES_LOG)),
             "SHIP_SHADOW_RESPONSES_TOPIC": shadow_responses_topic,
-            "SHIP_QUEUE_SIZE": queue_size,
         }
         self._process: ManagedProcess | None = None
 
