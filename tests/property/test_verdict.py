@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.builders import all_seen, judge
 from verifier.core.events import Seen, in_order
-from verifier.core.journal import Entry, decode_entry, encode_entry
+from verifier.core.journal import Entry, Revisions, decode_entry, encode_entry, revisions_of
 from verifier.core.outcome import Claim, Outcome, Resolved
 from verifier.core.policy import Policy
 from verifier.core.rules import Rule
@@ -141,6 +141,8 @@ def test_whatever_was_read_the_journal_can_be_read_again(seen: list[Seen]) -> No
     assert encode_entry(decode_entry(written)) == encode_entry(
         decode_entry(encode_entry(decode_entry(written)))
     )
+    entry = decode_entry(written)
+    assert revisions_of(written, "r") == Revisions(at=entry.at, worker=entry.worker, resolved=entry.resolved)
 
 
 @settings(max_examples=200, deadline=None)

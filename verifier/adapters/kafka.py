@@ -18,7 +18,7 @@ from verifier.adapters.kafka_calls import REQUEST_TIMEOUT_S, guarded, stopped
 from verifier.adapters.kafka_places import PlacesReader
 from verifier.core.errors import DependencyDown, VerifierError
 from verifier.core.events import Source
-from verifier.core.journal import Entry, decode_entry, encode_entry
+from verifier.core.journal import Entry, Revisions, decode_entry, encode_entry, revisions_of
 from verifier.stream.codec import Record
 from verifier.stream.ports import EntryTooLarge, Message
 
@@ -154,8 +154,8 @@ class KafkaReader:
         if stop <= start:  # as a rule, when somebody looks whether others have written
             return []
         if stop == start + 1:
-            [entry] = await self.read_entries(partition, [start])
-            return [] if entry is None else [(start, entry)]
+            [value] = await self._entry_values(partition, [start])
+            return [] if value is None else [(start, decode_entry(value))]
         first = (await guarded(consumer.beginning_offsets([tp]), "journal"))[tp]
         entries: list[tuple[int, Entry]] = []
         async for records in self._range(self._journal_topic, partition, max(start, first), stop):
@@ -165,11 +165,17 @@ class KafkaReader:
                     await asyncio.sleep(0)  # an entry may be large: let others run in between
         return entries
 
-    async def read_entries(self, partition: int, offsets: Sequence[int]) -> list[Entry | None]:
-        """Return the entries at these offsets, in the order asked; None where retention took one."""
+    async def read_revisions(
+        self, request_id: str, partition: int, offsets: Sequence[int]
+    ) -> list[Revisions | None]:
+        """Return what the entries say of a request, in the order asked; None where retention took one."""
+        values = await self._entry_values(partition, offsets)
+        return [None if value is None else revisions_of(value, request_id) for value in values]
+
+    async def _entry_values(self, partition: int, offsets: Sequence[int]) -> list[bytes | None]:
         asked = sorted(set(offsets))
         records = await self._entries.fetch([(self._journal_topic, partition, offset) for offset in asked])
-        found = {r.offset: decode_entry(r.value) for r in records if r is not None and r.value}
+        found = {record.offset: record.value for record in records if record is not None and record.value}
         return [found.get(offset) for offset in offsets]
 
     # -- sources -------------------------------------------------------------------------------------------
@@ -285,6 +291,8 @@ class KafkaJournal:
         """Return the (offset, entry) pairs of offsets [start, end), by default up to the end as it is now."""
         return await self._reader.read_journal(partition, start, end)
 
-    async def entries(self, partition: int, offsets: Sequence[int]) -> list[Entry | None]:
-        """Return the entries at these offsets, in the order asked; None where retention took one."""
-        return await self._reader.read_entries(partition, offsets)
+    async def revisions(
+        self, request_id: str, partition: int, offsets: Sequence[int]
+    ) -> list[Revisions | None]:
+        """Return what the entries say of a request, in the order asked; None where retention took one."""
+        return await self._reader.read_revisions(request_id, partition, offsets)

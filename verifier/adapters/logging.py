@@ -25,6 +25,8 @@ __all__ = ["LogEvery", "configure_logging", "get_logger", "log_every"]
 _OWN_HANDLERS = ("faust", "mode", "aiokafka", "uvicorn", "uvicorn.error", "uvicorn.access", "asyncio")
 _REPEATING = ("aiokafka", "faust", "mode", "redis", "asyncpg")
 _REPEAT_S = 10.0
+_A_LINE_A_CALL = ("uvicorn.access", "aiokafka.consumer.subscription_state")
+"""A line for each scrape, probe and question over REST says nothing; the metrics count requests."""
 _FIRST_FIELDS = ("ts", "level", "logger", "event")
 
 
@@ -72,10 +74,8 @@ def configure_logging(
         library = logging.getLogger(name)
         library.handlers.clear()
         library.propagate = True
-    # One line for each scrape and probe says nothing; the metrics count requests.
-    logging.getLogger("uvicorn.access").setLevel(
-        max(number, logging.WARNING) if number > logging.DEBUG else number
-    )
+    for name in _A_LINE_A_CALL:
+        logging.getLogger(name).setLevel(max(number, logging.WARNING) if number > logging.DEBUG else number)
     logging.captureWarnings(capture=True)
 
 

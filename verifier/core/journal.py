@@ -67,6 +67,35 @@ encode_entry = msgspec.json.Encoder(decimal_format="number").encode
 decode_entry = msgspec.json.Decoder(Entry).decode
 
 
+class Revisions(Struct, frozen=True, kw_only=True):
+    """What an entry says of one request: `resolved` has more than one when it was judged again in the same batch."""
+
+    at: float
+    worker: str
+    resolved: tuple[Resolved, ...]
+
+
+class _Outline(Struct, frozen=True):
+    """An entry whose requests are left unread."""
+
+    at: float
+    worker: str
+    resolved: tuple[msgspec.Raw, ...] = ()
+
+
+_decode_outline = msgspec.json.Decoder(_Outline).decode
+_decode_resolved = msgspec.json.Decoder(Resolved).decode
+
+
+def revisions_of(value: bytes, request_id: str) -> Revisions:
+    """What an encoded entry says of a request. An entry may tell of thousands: the others are passed over unread."""
+    outline = _decode_outline(value)
+    named = msgspec.json.encode(request_id)
+    maybe = (_decode_resolved(raw) for raw in outline.resolved if named in bytes(raw))
+    resolved = tuple(each for each in maybe if each.outcome.request_id == request_id)
+    return Revisions(at=outline.at, worker=outline.worker, resolved=resolved)
+
+
 def valid_entries(entries: Iterable[tuple[int, Entry]], *, after_n: int = -1) -> Iterator[tuple[int, Entry]]:
     """Yield the (offset, entry) pairs of one partition that are valid, in order, after entry number `after_n`.
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from verifier.core.journal import Entry
+from verifier.core.journal import Revisions
 
 Row = dict[str, Any]
 """One object of an answer, already in the public contract's shape (section 6)."""
@@ -94,8 +94,10 @@ class Records(Protocol):
 class Journal(Protocol):
     """The journal topic, by offset."""
 
-    async def entries(self, partition: int, offsets: Sequence[int]) -> list[Entry | None]:
-        """The entries at these offsets, in the order asked; None where retention took one."""
+    async def revisions(
+        self, request_id: str, partition: int, offsets: Sequence[int]
+    ) -> list[Revisions | None]:
+        """What the entries at these offsets say of a request, in the order asked; None where retention took one."""
         ...
 
 

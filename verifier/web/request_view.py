@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from verifier.core.events import Source
-from verifier.core.journal import Entry
+from verifier.core.journal import Revisions
 from verifier.core.outcome import EventRef, Outcome, Resolved
 from verifier.web.ports import RecordRef, Redact, Row, WebDeps
 from verifier.web.records import read_record
@@ -34,13 +34,12 @@ async def request_view(row: Row, deps: WebDeps) -> Row:
     request_id, partition = row["request_id"], row["partition"]
     # One entry may hold two revisions of a request; its offset is then stored twice.
     offsets = list(dict.fromkeys(row["journal_offsets"]))[-HISTORY_MAX:]
-    entries = await deps.journal.entries(partition, offsets)
+    entries = await deps.journal.revisions(request_id, partition, offsets)
     found = [
         (offset, entry, resolved)
         for offset, entry in zip(offsets, entries, strict=True)
         if entry is not None
         for resolved in entry.resolved
-        if resolved.outcome.request_id == request_id
     ]
     latest = found[-1][2] if found and entries[-1] is not None else None
     refs = _event_refs([resolved for _, _, resolved in found])
@@ -145,7 +144,7 @@ def _event(ref: EventRef, place: RecordRef, record: Any, note: str | None, redac
     }
 
 
-def _revision(offset: int, entry: Entry, resolved: Resolved) -> Row:
+def _revision(offset: int, entry: Revisions, resolved: Resolved) -> Row:
     outcome = resolved.outcome
     return {
         "rev": resolved.rev,

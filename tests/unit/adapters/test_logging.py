@@ -26,7 +26,8 @@ def _logging_as_it_was() -> Iterator[None]:
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
-    logging.getLogger("uvicorn.access").setLevel(logging.NOTSET)
+    for name in ("uvicorn.access", "aiokafka.consumer.subscription_state"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
     logging.captureWarnings(capture=False)
     structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
@@ -78,7 +79,7 @@ def test_handlers_of_libraries_are_taken_away_and_configuring_twice_writes_once(
     assert [line["event"] for line in lines(stream)] == ["started"]
 
 
-def test_the_level_holds_for_both_and_access_lines_come_only_when_debugging() -> None:
+def test_the_level_holds_for_both_and_what_comes_with_each_call_only_when_debugging() -> None:
     stream = configured(level="warning")
     get_logger("a").info("no")
     logging.getLogger("b").info("no")
@@ -88,6 +89,8 @@ def test_the_level_holds_for_both_and_access_lines_come_only_when_debugging() ->
         stream = configured(level=level)
         logging.getLogger("uvicorn.access").info("GET /metrics 200")
         assert len(lines(stream)) == count
+        logging.getLogger("aiokafka.consumer.subscription_state").info("Updating subscribed topics to: x")
+        assert len(lines(stream)) == 2 * count
 
 
 @pytest.mark.parametrize("options", [{"level": "loud"}, {"fmt": "xml"}])

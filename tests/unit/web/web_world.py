@@ -13,7 +13,7 @@ import httpx
 from verifier.adapters.metrics import Metrics
 from verifier.adapters.redaction import Redactor
 from verifier.core.difference import Difference
-from verifier.core.journal import Entry, SourceCount
+from verifier.core.journal import Entry, Revisions, SourceCount, encode_entry, revisions_of
 from verifier.core.outcome import Claimant, Conflict, EventRef, Outcome, Resolved, SideFacts, WriteSet
 from verifier.core.policy import Policy
 from verifier.testing_tables import MemoryStore
@@ -79,8 +79,11 @@ class World:
         self.journal[0, n] = entry
         await self.store.apply(0, [(n, entry)], lag=7)
 
-    async def entries(self, partition: int, offsets: Sequence[int]) -> list[Entry | None]:
-        return [self.journal.get((partition, offset)) for offset in offsets]
+    async def revisions(
+        self, request_id: str, partition: int, offsets: Sequence[int]
+    ) -> list[Revisions | None]:
+        entries = [self.journal.get((partition, offset)) for offset in offsets]
+        return [None if each is None else revisions_of(encode_entry(each), request_id) for each in entries]
 
     async def fetch(self, refs: Sequence[RecordRef]) -> list[bytes | None]:
         return [self.records.get(ref) for ref in refs]
