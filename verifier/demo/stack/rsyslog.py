@@ -14,7 +14,7 @@ from verifier.demo.stack.nginx import MAIN_RESPONSES_LOG, SHADOW_RESPONSES_LOG, 
 from verifier.demo.stack.process import ManagedProcess
 
 START_TIMEOUT_S = 15.0
-STOP_GRACE_S = 30.0  # while Kafka is away: its own time-outs add up to some 15 s, and a kill would lose lines
+STOP_GRACE_S = 30.0  # while Kafka is away: its own time-outs add up to some 21 s, and a kill would lose lines
 
 _BOOTSTRAP = re.compile(r"[A-Za-z0-9._\[\]:-]+:[0-9]{1,5}(?:,[A-Za-z0-9._\[\]:-]+:[0-9]{1,5})*")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
