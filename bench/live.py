@@ -3,22 +3,24 @@
 `python -m bench.live --bootstrap HOST:PORT --prefix P --truth FILE --rate REQUESTS_A_SECOND --for-s SECONDS`
 
 Prints a line for every sampled request once the broker has confirmed its last record: its id and when that was (Unix
-seconds). A request's records are made and sent together, on time or, when behind, as soon as possible.
+seconds). All records are made beforehand: see `bench.schedule`. A request's records are sent together, on time or, when
+behind, as soon as possible.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 import time
 from pathlib import Path
 
 from bench.load import Loader
-from bench.workload import SOURCES, Workload
+from bench.schedule import made_beforehand
+from bench.workload import SOURCES
 
 LINGER_MS = 5
 TICK_S = 0.005
-LEAD_S = 0.07  # a request's events lie at most so long after its time: none of them is to be in the future
 
 
 def main() -> None:
@@ -35,13 +37,14 @@ def main() -> None:
     topics = [given.prefix + source for source in SOURCES]
     requests = int(given.rate * given.for_s)
     sample_every = max(1, int(given.rate / given.sample_per_s))
-    began = time.time()
-    workload = Workload(11, requests, began_at=began, whole=True)
+    began, truth, made = made_beforehand(given.rate, requests)
+    gc.freeze()
+    time.sleep(max(0.0, began - time.time()))
     number = 0
     while number < requests:
         due = min(requests, int((time.time() - began) * given.rate) + 1)
         for at in range(number, due):
-            lines = workload.request(at, time.time() - LEAD_S)
+            lines = made[at]
             confirmed = (
                 _Sample(lines[0].key.decode(), len(lines)).confirmed if at % sample_every == 0 else None
             )
@@ -52,7 +55,7 @@ def main() -> None:
         time.sleep(TICK_S)
     took_s = time.time() - began
     loader.finish()
-    given.truth.write_text(workload.truth.as_json())
+    given.truth.write_text(truth.as_json())
     print("rate", f"{requests / took_s:.1f}", file=sys.stderr, flush=True)
 
 

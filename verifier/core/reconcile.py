@@ -269,7 +269,7 @@ class _Reconciliation:
         in_main = sorted(self._pairs, key=lambda pair: pair[0][0])
         in_other = sorted(self._pairs, key=lambda pair: pair[1][0])
         for mine, theirs in zip(in_main, in_other, strict=True):
-            if mine is not theirs:
+            if mine[0][0] != theirs[0][0]:
                 write = mine[0][1]
                 path, field = f"/{segment(write.entity)}/{segment(write.key)}", f"/{segment(write.entity)}/*"
                 names: list[Json] = [_name(pair[0][1]) for pair in in_main]
