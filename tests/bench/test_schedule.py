@@ -32,6 +32,6 @@ def test_no_event_lies_in_the_future_or_far_back_when_its_request_is_due() -> No
 
 def test_made_too_late_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     hours = count(step=3_600.0)
-    monkeypatch.setattr(schedule.time, "time", lambda: next(hours))
+    monkeypatch.setattr("bench.schedule.time.time", lambda: next(hours))
     with pytest.raises(RuntimeError, match=r"made \d+\.\d s too late"):
         schedule.made_beforehand(RATE, 10)
