@@ -85,6 +85,19 @@ def test_depth_just_within_the_bound_is_read() -> None:
     assert isinstance(read(Source.MAIN_RESPONSES, with_raw(R, "body", nested(511))), Response)
 
 
+@pytest.mark.parametrize("arrays", [0, 1, 3, 100, 256, 400, 510, 511])
+def test_the_bound_on_depth_is_the_same_for_arrays_and_objects(arrays: int) -> None:
+    def body(objects: int) -> bytes:
+        inner = b'{"":' * (objects - 1) + b"{}" + b"}" * (objects - 1) if objects else b"0"
+        return b"[" * arrays + inner + b"]" * arrays
+
+    within, beyond = (with_raw(R, "body", body(most - arrays)) for most in (511, 512))
+    assert isinstance(read(Source.MAIN_RESPONSES, within), Response)
+    refused = read(Source.MAIN_RESPONSES, beyond)
+    assert isinstance(refused, Rejection)
+    assert refused.reason == "too_deep"
+
+
 def test_brackets_inside_texts_are_no_nesting() -> None:
     assert isinstance(read(Source.MAIN_RESPONSES, response("r", body='["{' * 2_000)), Response)
 
