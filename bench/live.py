@@ -38,7 +38,7 @@ def main() -> None:
     requests = int(given.rate * given.for_s)
     sample_every = max(1, int(given.rate / given.sample_per_s))
     began, truth, made = made_beforehand(given.rate, requests)
-    gc.freeze()
+    gc.freeze()  # what is made beforehand is not to be walked through while it is sent
     time.sleep(max(0.0, began - time.time()))
     number = 0
     while number < requests:
