@@ -8,6 +8,8 @@ a number that neither a 64-bit integer nor a double holds, `$text` and `$bytes` 
 from __future__ import annotations
 
 import hashlib
+import sys
+from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from functools import lru_cache
 from typing import Any
@@ -26,6 +28,8 @@ _NUMBER_CHARS_MAX = 40
 _NUMBER_BYTES_MAX = 128  # no number of so many characters is shown in more
 _NUMBERS_MAX = 16_384
 _STEPS_MAX = 4096
+_NAMES_CHARS_MAX = 512
+_CONTAINERS = frozenset((list, dict, Repeated))
 
 
 class _TooLarge(Exception):
@@ -43,7 +47,7 @@ def witness(value: Json, bytes_max: int, hidden: AbstractSet[str]) -> Any:
     elif value is None and bytes_max >= 4:
         return None
     try:
-        made = _plain(value, hidden, 0, [bytes_max])
+        made = _plain(value, hidden, 0, _Room(bytes_max))
         if len(msgspec.json.encode(made)) <= bytes_max:
             return made
     except _TooLarge:
@@ -53,7 +57,7 @@ def witness(value: Json, bytes_max: int, hidden: AbstractSet[str]) -> Any:
 
 def redacted_copy(value: Json, hidden: AbstractSet[str]) -> Any:
     """Return a whole value as plain JSON data, with members named in `hidden` redacted; cut where it nests too deep."""
-    return _plain(value, hidden, 0, None)
+    return _plain(value, hidden, 0, _Room(None))
 
 
 def clean(text: str) -> str:
@@ -132,51 +136,76 @@ def _text_digest(text: str) -> dict[str, Any]:
     return {"$text": {"length": len(text), "sha256": digest}}
 
 
-def _plain(value: Json, hidden: AbstractSet[str], depth: int, room: list[int] | None) -> Any:
-    """Convert a value; `room` counts down the bytes left, at one for each value and character at least."""
-    if isinstance(value, str):
-        if room is not None:
-            _take(room, len(value))
-        return clean(value)
-    if isinstance(value, bytes):
-        if room is not None:
-            _take(room, len(value))
-        return _number(value)
-    if room is not None:
-        _take(room, 1)
-    if isinstance(value, list | dict):
-        if depth >= _DEPTH_MAX:
-            if room is not None:
-                raise _TooLarge
-            return {"$cut": "(nested too deeply)", "type": json_type(value), "members": len(value)}
+class _Room:
+    """The bytes of JSON left for a value, counted down by one at least for each value and character."""
+
+    __slots__ = ("bounded", "left")
+
+    def __init__(self, bytes_max: int | None) -> None:
+        self.bounded = bytes_max is not None
+        self.left = sys.maxsize if bytes_max is None else bytes_max
+
+
+def _plain(value: Json, hidden: AbstractSet[str], depth: int, room: _Room) -> Any:
+    """Convert a value. Raises _TooLarge if there is no room for it."""
+    if not isinstance(value, list | dict):
+        return _plain_items((value,), hidden, depth, room)[0]
+    room.left -= 1
+    if depth < _DEPTH_MAX:
         if isinstance(value, list):
-            return [_plain(item, hidden, depth + 1, room) for item in value]
-        return _plain_members(value, hidden, depth, room)
-    return value
-
-
-def _take(room: list[int], size: int) -> None:
-    room[0] -= size
-    if room[0] < 0:
+            return _plain_items(value, hidden, depth + 1, room)
+        return _plain_members(value, hidden, depth + 1, room)
+    if room.bounded:
         raise _TooLarge
+    return {"$cut": "(nested too deeply)", "type": json_type(value), "members": len(value)}
+
+
+def _plain_items(values: Iterable[Json], hidden: AbstractSet[str], depth: int, room: _Room) -> list[Any]:
+    """Convert one value after the other; what is neither array nor object needs no call of its own."""
+    made: list[Any] = []
+    for value in values:
+        if type(value) is str:
+            room.left -= len(value)
+            shown: Any = value if value.isascii() else clean(value)
+        elif type(value) is bytes:
+            room.left -= len(value)
+            shown = _number(value)
+        elif type(value) in _CONTAINERS:
+            shown = _plain(value, hidden, depth, room)
+        else:
+            room.left -= 1
+            shown = value
+        if room.left < 0:
+            raise _TooLarge
+        made.append(shown)
+    return made
 
 
 def _plain_members(
-    value: dict[str, Json], hidden: AbstractSet[str], depth: int, room: list[int] | None
+    value: dict[str, Json], hidden: AbstractSet[str], depth: int, room: _Room
 ) -> dict[str, Any]:
+    chars = sum(map(len, value))
+    room.left -= chars
+    if chars <= _NAMES_CHARS_MAX and type(value) is dict:
+        names = _shown_names(tuple(value), hidden)
+        if names is not None:
+            return dict(zip(names, _plain_items(value.values(), hidden, depth, room), strict=True))
     made: dict[str, Any] = {}
     for name, member in value.items():
-        if room is not None:
-            room[0] -= len(name)
         shown = clean(name)
         if _is_hidden(name, hidden):
             made[shown] = REDACTED
         elif isinstance(value, Repeated) and name in value.repeats:
-            every = [_plain(each, hidden, depth + 1, room) for each in value.repeats[name]]
-            made[shown] = {"$repeated": every}
+            made[shown] = {"$repeated": _plain_items(value.repeats[name], hidden, depth, room)}
         else:
-            made[shown] = _plain(member, hidden, depth + 1, room)
+            made[shown] = _plain(member, hidden, depth, room)
     return made
+
+
+@lru_cache(maxsize=_STEPS_MAX)
+def _shown_names(names: tuple[str, ...], hidden: AbstractSet[str]) -> tuple[str, ...] | None:
+    """Return the names of an object's members as they are shown; None if one of them is hidden."""
+    return None if any(_is_hidden(name, hidden) for name in names) else tuple(map(clean, names))
 
 
 def _is_hidden(name: str, hidden: AbstractSet[str]) -> bool:
