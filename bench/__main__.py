@@ -12,14 +12,14 @@ from functools import partial
 from rich.console import Console
 
 from bench.arena import Arena, Dataset, NotPrepared, Say
-from bench.growth import pending, start_cpu_s, two_workers, volume
+from bench.growth import cost_us, pending, start_cpu_s, two_workers, volume
 from bench.kafka_streams_build import kafka_streams_peer
 from bench.latency import latency
 from bench.measure import RunFailed
 from bench.peer_run import C_CEILING, CEILING, QUIX_STREAMS, STOCK_FAUST, run_peer
 from bench.report import Results, keep, keep_chart, outcome_row, show
-from bench.result import Outcome
-from bench.verifier_run import run_verifier
+from bench.result import Outcome, middle
+from bench.verifier_run import WITHIN_S, run_verifier
 from bench.workload import REQUESTS
 
 CONTESTANTS: dict[str, Callable[[Arena, Dataset], Outcome]] = {
@@ -38,6 +38,7 @@ PARTS = ("latency", "volume", "pending", "workers")
 class Size:
     """How much is measured: `requests` of the workload, of other volumes, waiting, and flowing past those.
 
+    What is compared is run `rounds` times in turn, and the middle run of each counts; volumes beyond the workload once.
     `slow`: requests of a second, smaller workload for the contestants of `SLOW`; 0 if they take the same as all.
     """
 
@@ -47,6 +48,7 @@ class Size:
     flow: int
     live_s: float
     slow: int
+    rounds: int
 
 
 FULL = Size(
@@ -56,8 +58,11 @@ FULL = Size(
     waiting=(1_000, 500_000),
     flow=100_000,
     live_s=60.0,
+    rounds=3,
 )
-QUICK = Size(slow=0, requests=22_000, volumes=(6_000,), waiting=(1_000, 10_000), flow=5_000, live_s=8.0)
+QUICK = Size(
+    slow=0, requests=22_000, volumes=(6_000,), waiting=(1_000, 10_000), flow=5_000, live_s=8.0, rounds=1
+)
 
 
 class Bench:
@@ -66,6 +71,7 @@ class Bench:
     def __init__(self, size: Size, wanted: list[str], say: Say, keep: Callable[[Results], object]) -> None:
         self._size, self._wanted, self._say, self._keep = size, wanted, say, keep
         self._began = time.monotonic()
+        self._volumes: dict[int, list[Outcome]] = {}
         self.results = Results(command=" ".join(["python -m bench", *sys.argv[1:]]))
 
     def run(self) -> Results:
@@ -77,9 +83,17 @@ class Bench:
             slow = (
                 arena.load(self._size.slow) if self._size.slow and set(SLOW) & set(self._wanted) else dataset
             )
-            for name, run in CONTESTANTS.items():
-                records = slow if name in SLOW else dataset
-                self._try(name, partial(self._contestant, name, run, arena, records))
+            smaller = [
+                arena.load(requests)
+                for requests in self._size.volumes
+                if 0 < requests < self._size.requests and "volume" in self._wanted
+            ]
+            for _ in range(self._size.rounds):
+                for name, run in CONTESTANTS.items():
+                    records = slow if name in SLOW else dataset
+                    self._try(name, partial(self._contestant, name, run, arena, records))
+                for other in smaller:
+                    self._try("volume", partial(self._volume, arena, other))
             ours = self.results.contestants.get("verifier")
             if ours is not None:
                 self._grow(arena, dataset, ours)
@@ -104,10 +118,19 @@ class Bench:
         self, name: str, run: Callable[[Arena, Dataset], Outcome], arena: Arena, dataset: Dataset
     ) -> None:
         outcome = replace(run(arena, dataset), of_records=self.results.records)
-        self.results.contestants[name] = outcome
+        self.results.add(name, outcome)
         self.say(f"{name}: {outcome_row(outcome.as_json())}")
         for wrong in outcome.wrong:
             self.say(f"  wrong: {wrong}")
+
+    def _volume(self, arena: Arena, dataset: Dataset) -> None:
+        requests = dataset.truth.requests_total
+        outcome = run_verifier(arena, dataset, within_s=WITHIN_S * max(1, requests // REQUESTS))
+        self._volumes.setdefault(requests, []).append(outcome)
+        self.say(f"{outcome.records:,} records: {cost_us(outcome, 0.0):.2f} us of CPU each, with the start")
+
+    def _large_volume(self, arena: Arena, requests: int) -> None:
+        self._volume(arena, arena.load(requests))
 
     def _grow(self, arena: Arena, dataset: Dataset, ours: Outcome) -> None:
         size, results = self._size, self.results
@@ -126,10 +149,11 @@ class Bench:
         self._try(
             "pending", lambda: results.scaling.extend(pending(arena, list(size.waiting), size.flow, self.say))
         )
-        self._try(
-            "volume",
-            lambda: results.scaling.extend(volume(arena, list(size.volumes), [ours], start_s, self.say)),
-        )
+        for requests in size.volumes:
+            if requests > size.requests:
+                self._try("volume", partial(self._large_volume, arena, requests))
+        if self._volumes:
+            results.scaling += volume([ours, *map(middle, self._volumes.values())], start_s)
         self._try("workers", lambda: results.scaling.append(two_workers(arena, dataset, ours, start_s)))
 
 

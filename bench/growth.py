@@ -6,14 +6,14 @@ Here the CPU time of a worker's start, measured with nothing to read, is taken o
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from bench.arena import Arena, Dataset, Say
 from bench.result import Outcome
-from bench.verifier_run import JOIN_TIMEOUT_S, Worker, run_verifier, settled
+from bench.verifier_run import JOIN_TIMEOUT_S, WITHIN_S, Worker, settled
 
 READY_WITHIN_S = 120.0
-WAITS_WITHIN_S = 1_800.0
 LONG_TIMEOUT_S = 7_200
 STANDING_AGO_S, FLOW_AGO_S = 3_000.0, 30.0
 POLL_S = 0.5
@@ -41,17 +41,10 @@ def cost_us(outcome: Outcome, start_s: float) -> float:
     return (float(outcome.more["cpu_s_at_last_verdict"]) - start_s) / outcome.records * 1e6
 
 
-def volume(
-    arena: Arena, sizes: list[int], known: list[Outcome], start_s: float, say: Say
-) -> list[dict[str, Any]]:
-    """Cost of a record at several sizes (requests), beside what `known` runs of other sizes came to."""
-    outcomes = list(known)
-    for requests in filter(None, sizes):
-        dataset = arena.load(requests)
-        outcomes.append(run_verifier(arena, dataset, within_s=WAITS_WITHIN_S * 4))
-        say(f"{dataset.truth.records_total:,} records: {cost_us(outcomes[-1], start_s):.2f} us of CPU each")
-    outcomes.sort(key=lambda outcome: outcome.records)
-    smallest = cost_us(outcomes[0], start_s)
+def volume(outcomes: Iterable[Outcome], start_s: float) -> list[dict[str, Any]]:
+    """Cost of a record at several sizes, against the smallest."""
+    by_size = sorted(outcomes, key=lambda outcome: outcome.records)
+    smallest = cost_us(by_size[0], start_s)
     return [
         {
             "series": "records",
@@ -62,7 +55,7 @@ def volume(
             "peak_rss_mb": round(outcome.usage.peak_rss_mb, 1),
             "exact": outcome.exact,
         }
-        for outcome in outcomes
+        for outcome in by_size
     ]
 
 
@@ -115,7 +108,7 @@ def _wait_for_pending(worker: Worker, waiting: int, standing: Dataset) -> None:
         read = 0 if summary is None else sum(summary["records"].values())
         return summary is not None and summary["pending"] == waiting and read == standing.truth.records_total
 
-    worker.measured.wait_until(waits, WAITS_WITHIN_S, f"{waiting} requests wait")
+    worker.measured.wait_until(waits, WITHIN_S, f"{waiting} requests wait")
 
 
 def _flow_through(worker: Worker, flow: Dataset, standing: Dataset, waiting: int) -> list[str]:
@@ -130,7 +123,7 @@ def _flow_through(worker: Worker, flow: Dataset, standing: Dataset, waiting: int
         seen = worker.get("/v1/summary") or seen
         return bool(seen) and seen["requests"]["total"] >= flow.truth.requests_total and seen["lag"] == 0
 
-    worker.measured.wait_until(judged, WAITS_WITHIN_S, "the requests that flow are judged")
+    worker.measured.wait_until(judged, WITHIN_S, "the requests that flow are judged")
     wrong = [
         f"{verdict}: {seen['requests'][verdict]}, expected {count}"
         for verdict, count in expected.items()
@@ -150,7 +143,7 @@ def two_workers(arena: Arena, dataset: Dataset, one: Outcome, start_s: float) ->
     cores = sorted({*arena.server_cores, *arena.cores})[-2:]
     workers = [Worker(arena, environment, folder, cores=[core]) for core in cores]
     try:
-        ended_at, wrong = settled(workers, dataset, WAITS_WITHIN_S)
+        ended_at, wrong = settled(workers, dataset, WITHIN_S)
         cpu_s = [worker.measured.cpu_s() - start_s for worker in workers]
         began_at = min(worker.began_at() for worker in workers)
     finally:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.arena import BENCH_PYTHON, ROOT
-from bench.result import Outcome
+from bench.result import Outcome, middle
 from bench.revision import commit, machine, versions
 
 RESULTS = ROOT / "bench" / "results"
@@ -37,12 +37,18 @@ class Results:
     records: int = 0
     requests: int = 0
     contestants: dict[str, Outcome] = field(default_factory=dict)
+    runs: dict[str, list[Outcome]] = field(default_factory=dict)
     latency: dict[str, Any] = field(default_factory=dict)
     scaling: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     commit: str = field(default_factory=commit)
     machine: dict[str, Any] = field(default_factory=machine)
     began_at: str = field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+
+    def add(self, name: str, run: Outcome) -> None:
+        """Add a contestant's run: the middle one of them stands for it."""
+        self.runs.setdefault(name, []).append(run)
+        self.contestants[name] = middle(self.runs[name])
 
     def as_json(self) -> dict[str, Any]:
         """The result file."""
@@ -119,6 +125,10 @@ def show(results: Results, console: Console) -> None:
         if outcome.records < outcome.of_records:
             console.print(
                 f"{outcome.name} ran on {outcome.records:,} records, its start spread over as many as the rest"
+            )
+        if len(costs := outcome.more.get("runs_cpu_s_per_million", ())) > 1:
+            console.print(
+                f"{outcome.name}: the middle one of the runs {', '.join(f'{cost:.2f}' for cost in costs)}"
             )
         for wrong in outcome.wrong:
             console.print(f"[red]{outcome.name} is void[/]: {wrong}")

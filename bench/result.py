@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from bench.measure import Usage
@@ -56,3 +57,15 @@ class Outcome:
             **{name: round(value, 3) for name, value in asdict(self.usage).items()},
             **self.more,
         }
+
+
+def middle(runs: Sequence[Outcome]) -> Outcome:
+    """The run of median cost, to stand for all: what was wrong in any of them is wrong with it.
+
+    Machines are shared, and one run in three may cost a third more. Of an even number it is the cheaper in the middle.
+    """
+    by_cost = sorted(runs, key=lambda run: run.cpu_s_per_million)
+    costs = [round(run.cpu_s_per_million, 3) for run in runs]
+    chosen = by_cost[(len(by_cost) - 1) // 2]
+    wrong = tuple(dict.fromkeys(wrong for run in runs for wrong in run.wrong))
+    return replace(chosen, wrong=wrong, more={**chosen.more, "runs_cpu_s_per_million": costs})

@@ -24,6 +24,7 @@ CLOSE_EVERY_S = 0.1
 LISTENS_WITHIN_S = 60.0
 QUIET_S = 60.0  # nothing read or judged for so long, and the run is over: longer than the join timeout
 JOIN_TIMEOUT_S = 30
+WITHIN_S = 1_800.0
 
 
 class Worker:
@@ -114,7 +115,7 @@ def settled(workers: Sequence[Worker], dataset: Dataset, within_s: float) -> tup
 
 
 def run_verifier(
-    arena: Arena, dataset: Dataset, *, within_s: float = 1_800.0, command: Sequence[str] = (), **more: str
+    arena: Arena, dataset: Dataset, *, within_s: float = WITHIN_S, command: Sequence[str] = (), **more: str
 ) -> Outcome:
     """Let one worker work through the dataset. `command` is put before it (a profiler), `more` are settings."""
     name = arena.name("verifier")

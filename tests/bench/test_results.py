@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from bench.growth import volume
 from bench.measure import Measured, RunFailed, Usage
 from bench.profiling import digest, part_of
 from bench.report import Results, goals, keep
-from bench.result import Outcome
+from bench.result import Outcome, middle
 from tests.tidy.source_files import ROOT
 
 
@@ -46,6 +47,42 @@ def test_goals_are_held_against_exact_runs_alone() -> None:
         "p99 to the verdict over REST, ms"
     ]
     assert not void.as_json()["exact"]
+
+
+@pytest.mark.parametrize(
+    ("costs", "stands_for_all"),
+    [((5.0,), 5.0), ((9.0, 5.0), 5.0), ((9.0, 5.0, 6.0), 6.0), ((1.0, 7.0, 6.0, 8.0), 6.0)],
+)
+def test_the_middle_of_several_runs_stands_for_all(costs: tuple[float, ...], stands_for_all: float) -> None:
+    kept = results()
+    for cost in costs:
+        kept.add("verifier", outcome("verifier", cost))
+    told = kept.as_json()["contestants"]["verifier"]
+    assert told["cpu_s_per_million"] == stands_for_all
+    assert told["runs_cpu_s_per_million"] == list(costs)
+
+
+def test_one_void_run_voids_them_all() -> None:
+    runs = [
+        outcome("verifier", 4.0),
+        outcome("verifier", 6.0, wrong=("one verdict is off",)),
+        outcome("verifier", 5.0),
+    ]
+    assert middle(runs).wrong == ("one verdict is off",)
+    assert middle(runs).cpu_s_per_million == 5.0
+
+
+def test_growth_is_held_against_the_smallest_without_the_start() -> None:
+    def of(records: int, cpu_s: float) -> Outcome:
+        usage = Usage(user_s=cpu_s, system_s=0.0, wall_s=cpu_s, peak_rss_mb=100.0)
+        more = {"cpu_s_at_last_verdict": cpu_s}
+        return Outcome(name="verifier", records=records, requests=1, usage=usage, busy_s=1.0, more=more)
+
+    points = volume([of(1_000_000, 62.0), of(100_000, 7.0)], start_s=2.0)
+    assert [(point["size"], point["cpu_us_per_record"], point["growth"]) for point in points] == [
+        (100_000, 50.0, 1.0),
+        (1_000_000, 60.0, 1.2),
+    ]
 
 
 def test_the_newest_full_result_is_also_the_latest(tmp_path: Path) -> None:

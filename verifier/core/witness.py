@@ -8,7 +8,6 @@ a number that neither a 64-bit integer nor a double holds, `$text` and `$bytes` 
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from functools import lru_cache
@@ -29,6 +28,7 @@ _NUMBER_BYTES_MAX = 128  # no number of so many characters is shown in more
 _NUMBERS_MAX = 16_384
 _STEPS_MAX = 4096
 _NAMES_CHARS_MAX = 512
+_ENDLESS = 1 << 62
 _CONTAINERS = frozenset((list, dict, Repeated))
 
 
@@ -143,7 +143,7 @@ class _Room:
 
     def __init__(self, bytes_max: int | None) -> None:
         self.bounded = bytes_max is not None
-        self.left = sys.maxsize if bytes_max is None else bytes_max
+        self.left = _ENDLESS if bytes_max is None else bytes_max
 
 
 def _plain(value: Json, hidden: AbstractSet[str], depth: int, room: _Room) -> Any:
