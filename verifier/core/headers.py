@@ -19,7 +19,7 @@ from verifier.core.findings import ABSENT, Findings
 Headers = dict[str, str | list[str]]
 
 _decode = msgspec.json.Decoder(Headers).decode
-_SPACED_COLON = re.compile(rb'"[ \t\r\n]+:')
+_BLANKS = b" \t\r\n"
 _LIST_NAMES = frozenset((
     "accept", "accept-charset", "accept-ch", "accept-encoding", "accept-language", "accept-patch", "accept-post",
     "accept-ranges", "access-control-allow-headers", "access-control-allow-methods", "access-control-expose-headers",
@@ -67,11 +67,13 @@ def read_headers(raw: Raw | UnsetType) -> Headers | None:
     data = bytes(raw)
     try:
         made = _decode(data)
-        # A member named twice would be lost: there are as many members as names, or we look closer.
+        # A member named twice would be lost: there are as many names as members, with and without blanks before the
+        # colons, or we look closer.
+        names = len(made)
         if (
-            data.count(b'":') == len(made)
+            data.count(b'":') == names
+            and data.translate(None, _BLANKS).count(b'":') == names
             and "".join(made).islower()
-            and not (_has_blank_colon(data) and _SPACED_COLON.search(data))
         ):
             return made
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -80,11 +82,6 @@ def read_headers(raw: Raw | UnsetType) -> Headers | None:
         return _lifted(parse(data))
     except NotJson:
         return None
-
-
-def _has_blank_colon(data: bytes) -> bool:
-    """Say whether a blank stands before a colon anywhere: quicker than looking for one after a quote."""
-    return b" :" in data or b"\t:" in data or b"\n:" in data or b"\r:" in data
 
 
 def _lifted(value: Json) -> Headers | None:

@@ -31,6 +31,7 @@ _read_object = msgspec.json.Decoder(Members).decode
 _read_array = msgspec.json.Decoder(list[Raw]).decode
 _read_objects = msgspec.json.Decoder(list[Members]).decode
 _CONTAINERS = frozenset((b"{", b"["))
+_QUOTES = {b'"'}
 
 # What stands in the queue: a pair of values, of unread arrays, or of opened objects.
 Pair: TypeAlias = "tuple[Any, Any, str, str, int]"
@@ -234,15 +235,21 @@ class _UnreadWalk(Walk):
         ids: list[Raw | None] = [element.get(name) for element in mine]
         if None in ids or ids != [element.get(name) for element in theirs]:
             return None
-        read = [_read(each) for each in ids if each is not None]
-        if not all(isinstance(each, str | bytes) for each in read) or len(set(read)) < count:
-            return None
-        return mine, theirs
+        return (mine, theirs) if _are_identities([bytes(each) for each in ids if each is not None]) else None
 
     def _read_whole(self, main: Raw, other: Raw, path: str, field: str, depth: int) -> None:
         mine, theirs = _read(main), _read(other)
         if not known_same(mine, theirs):
             self._take(mine, theirs, path, field, depth)
+
+
+def _are_identities(texts: list[bytes]) -> bool:
+    """Say whether values are texts and numbers, no two of them equal."""
+    joined = b"".join(texts)
+    if joined.isdigit() or ({text[:1] for text in texts} == _QUOTES and b"\\" not in joined):
+        return len(set(texts)) == len(texts)  # no two are one value written in two ways
+    read = [read_plain(text) for text in texts]
+    return all(isinstance(each, str | bytes) for each in read) and len(set(read)) == len(read)
 
 
 def _read(text: Raw) -> Json:
