@@ -61,7 +61,7 @@ FULL = Size(
     rounds=3,
 )
 QUICK = Size(
-    slow=12_000, requests=22_000, volumes=(6_000,), waiting=(1_000, 10_000), flow=5_000, live_s=8.0, rounds=1
+    slow=8_000, requests=22_000, volumes=(6_000,), waiting=(1_000, 10_000), flow=5_000, live_s=8.0, rounds=1
 )
 
 
