@@ -21,7 +21,7 @@ test-long: setup ## kills and bounds at scale, and 50,000 simulated seeds (an ho
 	$(PYTHON) -m pytest -m long
 	$(PYTHON) -m tests.simulation --seeds 50000
 
-bench: ## what the verifier costs beside its peers, at full size (an hour or so): bench/results/latest.json
+bench: ## what the verifier costs beside its peers, at full size (half an hour or so): bench/results/latest.json
 	.ci/setup --bench
 	$(PYTHON) -m bench
 

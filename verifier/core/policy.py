@@ -70,22 +70,25 @@ class Compiled:
     def match(self, field: str) -> Match | None:
         """Return how the rule meets a field: at it, from above it, or not at all."""
         if self._field.fullmatch(field):
-            return Match(self, True, self.rule.action)
+            return Match(self, True)
         if self._covered is not None and self._covered.fullmatch(field):
-            return Match(self, False, self.rule.action)
+            return Match(self, False)
         return None
 
 
 class Match(NamedTuple):
-    """The rule that decides at a field, and its action. `at` is False when the rule is of a field above it."""
+    """The rule that decides at a field. `at` is False when the rule is of a field above it."""
 
     compiled: Compiled
     at: bool
-    action: str
 
     @property
     def rule(self) -> Rule:
         return self.compiled.rule
+
+    @property
+    def action(self) -> str:
+        return self.compiled.rule.action
 
     @property
     def excuses_absence(self) -> bool:

@@ -28,6 +28,7 @@ _NUMBER_BYTES_MAX = 128  # no number of so many characters is shown in more
 _NUMBERS_MAX = 16_384
 _STEPS_MAX = 4096
 _NAMES_CHARS_MAX = 512
+_SHAPES_MAX = 1024  # of objects; the names of one take some 25 KB at most
 _ENDLESS = 1 << 62
 _CONTAINERS = frozenset((list, dict, Repeated))
 
@@ -202,7 +203,7 @@ def _plain_members(
     return made
 
 
-@lru_cache(maxsize=_STEPS_MAX)
+@lru_cache(maxsize=_SHAPES_MAX)
 def _shown_names(names: tuple[str, ...], hidden: AbstractSet[str]) -> tuple[str, ...] | None:
     """Return the names of an object's members as they are shown; None if one of them is hidden."""
     return None if any(_is_hidden(name, hidden) for name in names) else tuple(map(clean, names))
